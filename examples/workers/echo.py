@@ -1,0 +1,18 @@
+#!/usr/bin/env python3
+"""The smallest worker: answers every request with its own params.
+
+A worker reads one JSON object per line from stdin and writes one per line to
+stdout. Whatever it wants to say to people goes to stderr.
+"""
+
+import json
+import sys
+
+for line in sys.stdin:
+    request = json.loads(line)
+    if "id" not in request or "method" not in request:
+        continue  # a notification, or an answer: nothing to reply to
+    answer = {"jsonrpc": "2.0", "id": request["id"], "result": request.get("params")}
+    if "sessionId" in request:
+        answer["sessionId"] = request["sessionId"]
+    print(json.dumps(answer), flush=True)

@@ -1,0 +1,203 @@
+/*
+ * stdio_bus_embed.h - the embedding API, version 2.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * Names, values and layout are those of embedding API version 2 of the
+ * stdio_bus family, so a host built for it links against this library
+ * unchanged. What behaves better than there is said at each function.
+ * Additions live in stdio_bus_ext.h.
+ *
+ * Lifecycle: create -> start -> step ... step -> stop -> step until STOPPED
+ * -> destroy. A stopped bus cannot be started again.
+ *
+ * Threads: all calls on one bus come from one thread at a time; only
+ * stdio_bus_wakeup (stdio_bus_ext.h) may be called from anywhere.
+ *
+ * Callbacks run inside stdio_bus_step (and inside create, start and destroy
+ * for log and error callbacks). From inside a callback the host may call
+ * ingest, stop and the queries; step and start return STDIO_BUS_ERR_STATE
+ * there, and destroy takes effect when the running step returns.
+ *
+ * The library is a good guest: it installs no signal handler, waits only for
+ * its own children, keeps no globals, and never raises SIGPIPE in the host.
+ */
+#ifndef STDIO_BUS_EMBED_H
+#define STDIO_BUS_EMBED_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "stdio_bus.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define STDIO_BUS_EMBED_API_VERSION 2
+
+/* A bus. Opaque; owned by the host between create and destroy. */
+typedef struct stdio_bus stdio_bus_t;
+
+/*
+ * A message for the host: an answer to a request it ingested, or a worker's
+ * request or notification that no other client owns. `msg` is NUL-terminated,
+ * `len` excludes the NUL; valid until the callback returns.
+ */
+typedef void (*stdio_bus_message_cb)(stdio_bus_t *bus, const char *msg, size_t len, void *user_data);
+
+/* A failure that no return value can carry. `code` is a STDIO_BUS_ERR_* status. */
+typedef void (*stdio_bus_error_cb)(stdio_bus_t *bus, int code, const char *message, void *user_data);
+
+/* A log line. `level`: 0 debug, 1 info, 2 warning, 3 error. When unset, lines go to stderr. */
+typedef void (*stdio_bus_log_cb)(stdio_bus_t *bus, int level, const char *message, void *user_data);
+
+/* A worker changed: "started", "stopping", "stopped", "restarting" or "failed". */
+typedef void (*stdio_bus_worker_cb)(stdio_bus_t *bus, int worker_id, const char *event, void *user_data);
+
+/* A socket client connected. `peer_info` is "unix" or "ip:port". Client ids are never reused. */
+typedef void (*stdio_bus_client_connect_cb)(stdio_bus_t *bus, int client_id, const char *peer_info, void *user_data);
+
+/* A socket client is gone. `reason`: "closed", "error", "timeout", "overflow", "refused" or "shutdown". */
+typedef void (*stdio_bus_client_disconnect_cb)(stdio_bus_t *bus, int client_id, const char *reason, void *user_data);
+
+typedef enum {
+    STDIO_BUS_LISTEN_NONE = 0, /* no listener: messages come from stdio_bus_ingest only */
+    STDIO_BUS_LISTEN_TCP = 1,
+    STDIO_BUS_LISTEN_UNIX = 2
+} stdio_bus_listen_mode_t;
+
+typedef struct stdio_bus_listener_config {
+    stdio_bus_listen_mode_t mode;
+    const char *tcp_host;  /* name or address; NULL means 127.0.0.1 */
+    uint16_t tcp_port;     /* 0 lets the system choose */
+    const char *unix_path; /* required for STDIO_BUS_LISTEN_UNIX */
+} stdio_bus_listener_config_t;
+
+/*
+ * Options of a bus. Zero the structure first. Strings are copied by create.
+ * `config_path` beats `config_json`; one of them is required, as is
+ * `on_message` (unless stdio_bus_create_ext is given an on_frame).
+ */
+typedef struct stdio_bus_options {
+    const char *config_path;
+    const char *config_json;
+    stdio_bus_listener_config_t listener;
+    stdio_bus_message_cb on_message;
+    stdio_bus_error_cb on_error;
+    stdio_bus_log_cb on_log;
+    stdio_bus_worker_cb on_worker;
+    stdio_bus_client_connect_cb on_client_connect;
+    stdio_bus_client_disconnect_cb on_client_disconnect;
+    void *user_data; /* passed to every callback, never read */
+    int log_level;   /* lowest level to report: 0 debug, 1 info, 2 warning, 3 error */
+} stdio_bus_options_t;
+
+typedef enum {
+    STDIO_BUS_STATE_CREATED = 0,
+    STDIO_BUS_STATE_STARTING = 1,
+    STDIO_BUS_STATE_RUNNING = 2,
+    STDIO_BUS_STATE_STOPPING = 3,
+    STDIO_BUS_STATE_STOPPED = 4
+} stdio_bus_state_t;
+
+/* Counters since create; none of them ever decreases. */
+typedef struct stdio_bus_stats {
+    uint64_t messages_in;        /* frames accepted from the host and from clients */
+    uint64_t messages_out;       /* frames queued for the host and for clients */
+    uint64_t bytes_in;           /* bytes of the frames in messages_in */
+    uint64_t bytes_out;          /* bytes of the frames in messages_out */
+    uint64_t worker_restarts;    /* times a worker was started again after an exit */
+    uint64_t routing_errors;     /* messages for which no worker could be chosen */
+    uint64_t client_connects;    /* socket clients accepted */
+    uint64_t client_disconnects; /* socket clients gone */
+} stdio_bus_stats_t;
+
+/*
+ * Reads the configuration and allocates the bus; nothing is started. Returns
+ * NULL on failure, after one call of on_error with the reason.
+ */
+stdio_bus_t *stdio_bus_create(const stdio_bus_options_t *options);
+
+/*
+ * Binds the configured listener, then starts every worker and returns once
+ * each program has been executed. Failures: STDIO_BUS_ERR_WORKER when a program
+ * cannot be executed (on_error names the program and the reason; what was
+ * started is stopped again), STDIO_BUS_EINVAL when the listener cannot be
+ * bound, STDIO_BUS_ERR_STATE unless the state is CREATED.
+ */
+int stdio_bus_start(stdio_bus_t *bus);
+
+/*
+ * One bounded turn of the loop: waits up to `timeout_ms` for something to do
+ * (0: does not wait, -1: without limit) and does it. Returns the number of
+ * events handled, or STDIO_BUS_ERR_STATE from inside a callback.
+ */
+int stdio_bus_step(stdio_bus_t *bus, int timeout_ms);
+
+/*
+ * Begins to stop: no message is accepted any more, queued bytes are flushed,
+ * then each worker sees end of input, SIGTERM and at last SIGKILL, all within
+ * `timeout_sec` seconds. Keep calling step until the state is STOPPED. 0 kills
+ * at once. While stopping or stopped it returns STDIO_BUS_OK and changes
+ * nothing, except that 0 still kills at once.
+ */
+int stdio_bus_stop(stdio_bus_t *bus, int timeout_sec);
+
+/*
+ * Frees the bus; NULL is allowed. Workers that still run are killed and reaped
+ * first. From inside a callback it takes effect when the running step returns.
+ */
+void stdio_bus_destroy(stdio_bus_t *bus);
+
+/*
+ * Hands one JSON-RPC message (no newline needed) to the bus and copies it.
+ * Routed like a client's message. STDIO_BUS_OK means accepted: a request then
+ * gets exactly one answer through on_message. Any other status means not
+ * accepted, and no message follows: STDIO_BUS_EFULL (the worker's outbox is
+ * full), STDIO_BUS_ERR_ROUTING, STDIO_BUS_ERR_INVALID (not one JSON-RPC
+ * object), STDIO_BUS_ERR_BUFFER (too large), STDIO_BUS_ERR_STATE (not running).
+ */
+int stdio_bus_ingest(stdio_bus_t *bus, const char *msg, size_t len);
+
+/* The state; STDIO_BUS_STATE_STOPPED for NULL. */
+stdio_bus_state_t stdio_bus_get_state(const stdio_bus_t *bus);
+
+/* Copies the counters. Does nothing if either argument is NULL. */
+void stdio_bus_get_stats(const stdio_bus_t *bus, stdio_bus_stats_t *stats);
+
+/* Workers that run; sessions that are bound; requests that wait for an answer; connected clients. */
+int stdio_bus_worker_count(const stdio_bus_t *bus);
+int stdio_bus_session_count(const stdio_bus_t *bus);
+int stdio_bus_pending_count(const stdio_bus_t *bus);
+int stdio_bus_client_count(const stdio_bus_t *bus);
+
+/*
+ * A descriptor that is readable exactly when stdio_bus_step has work, timers
+ * and child exits included; owned by the bus. -1 with the poll(2) poller,
+ * which has no descriptor.
+ */
+int stdio_bus_get_poll_fd(const stdio_bus_t *bus);
+
+/*
+ * Adds a worker that lives in the host: the bus writes frames to
+ * `fd_to_worker` and reads them from `fd_from_worker`, which must be two
+ * different descriptors (dup a socket). On success the bus owns both. Only
+ * while RUNNING. Returns the worker id (>= 0), STDIO_BUS_ENOTFOUND for an
+ * unknown pool, STDIO_BUS_ERR_INVALID or STDIO_BUS_ERR_STATE.
+ */
+int stdio_bus_register_embedded_worker(stdio_bus_t *bus, int fd_to_worker, int fd_from_worker, const char *pool_id);
+
+/*
+ * Removes a worker added by stdio_bus_register_embedded_worker and closes its
+ * descriptors; its pending requests end with an error. Doing it twice is
+ * allowed. STDIO_BUS_ENOTFOUND for an id that is no embedded worker.
+ */
+int stdio_bus_unregister_embedded_worker(stdio_bus_t *bus, int worker_id);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

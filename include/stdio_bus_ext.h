@@ -1,0 +1,256 @@
+/*
+ * stdio_bus_ext.h - additions to the embedding API.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * Everything here is additive: a host may use the functions of
+ * stdio_bus_embed.h on a bus created with stdio_bus_create_ext and the other
+ * way round. Structures passed in start with `size`, set by the host to
+ * sizeof: later versions only append fields. Zero a structure before filling
+ * it; a zero field means the default.
+ *
+ * Unless said otherwise: calls follow the thread rule of stdio_bus_embed.h,
+ * are allowed from inside callbacks, copy what they are given, and return
+ * STDIO_BUS_ERR_INVALID for a NULL bus or a NULL required argument.
+ */
+#ifndef STDIO_BUS_EXT_H
+#define STDIO_BUS_EXT_H
+
+#include "stdio_bus_embed.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define STDIO_BUS_EXT_API_VERSION 1
+
+/* Version of the linked library, "MAJOR.MINOR.PATCH". Any thread. Static storage. */
+const char *stdio_bus_version(void);
+
+/* Name ("STDIO_BUS_EFULL") and text of a status code. Never NULL. Any thread. Static storage. */
+const char *stdio_bus_status_name(int status);
+const char *stdio_bus_status_message(int status);
+
+/* ---- frames and events ------------------------------------------------- */
+
+/* What a frame is; see JSON-RPC 2.0 sections 4 and 5. */
+#define STDIO_BUS_FRAME_REQUEST 1      /* a worker asks the host and wants an answer under the same id */
+#define STDIO_BUS_FRAME_RESPONSE 2     /* the answer to a request the host submitted */
+#define STDIO_BUS_FRAME_NOTIFICATION 3 /* no answer expected */
+
+/* The frame was made by the bus, not by a worker. */
+#define STDIO_BUS_FRAME_FROM_BUS 1u
+
+/* A frame for the host. All pointers are valid until the callback returns. */
+typedef struct stdio_bus_frame {
+    uint32_t size;
+    uint32_t kind;  /* STDIO_BUS_FRAME_* */
+    uint32_t flags; /* STDIO_BUS_FRAME_FROM_BUS */
+    int32_t client; /* the in-process client it is for; 0 is the host itself */
+    int32_t worker; /* the worker it came from, -1 for none */
+    uint32_t generation; /* how often that worker had been started, from 1 */
+    const char *data; /* the frame, NUL-terminated */
+    size_t len;
+    const char *id; /* the JSON token of its id, or NULL; not NUL-terminated */
+    size_t id_len;
+    const char *session; /* the JSON string token of its session, quotes included, or NULL */
+    size_t session_len;
+} stdio_bus_frame_t;
+
+#define STDIO_BUS_EVENT_WORKER_STARTED 1    /* the program was executed */
+#define STDIO_BUS_EVENT_WORKER_READY 2      /* it takes requests */
+#define STDIO_BUS_EVENT_WORKER_STOPPING 3   /* it was asked to end */
+#define STDIO_BUS_EVENT_WORKER_STOPPED 4    /* it is gone: exit_code or exit_signal */
+#define STDIO_BUS_EVENT_WORKER_RESTARTING 5 /* it is started again after delay_ms */
+#define STDIO_BUS_EVENT_WORKER_FAILED 6     /* too many restarts, or it can't be executed: `text` */
+#define STDIO_BUS_EVENT_WORKER_STDERR 7     /* a line of its stderr: `text` */
+#define STDIO_BUS_EVENT_WORKER_GARBAGE 8    /* a line of its stdout that is no frame: `text`, cut */
+#define STDIO_BUS_EVENT_CLIENT_CONNECTED 9     /* `client`, `text` is the peer */
+#define STDIO_BUS_EVENT_CLIENT_DISCONNECTED 10 /* `client`, `text` is the reason */
+#define STDIO_BUS_EVENT_DROPPED 11      /* a frame could not be delivered: `text` says why */
+#define STDIO_BUS_EVENT_UNATTRIBUTED 12 /* a worker's frame belongs to nobody */
+
+/* Something happened. All pointers are valid until the callback returns. */
+typedef struct stdio_bus_event {
+    uint32_t size;
+    uint32_t kind;       /* STDIO_BUS_EVENT_* */
+    int32_t worker;      /* -1 for none */
+    uint32_t generation; /* of that worker */
+    int32_t client;      /* -1 for none */
+    int32_t pid;         /* of the worker, 0 for none */
+    int32_t exit_code;   /* -1 if it ended by a signal or still runs */
+    int32_t exit_signal; /* 0 if it ended by itself */
+    uint32_t delay_ms;
+    uint32_t reserved;
+    uint64_t uptime_ms;
+    const char *pool; /* id of the worker's pool, NUL-terminated, or NULL */
+    const char *text; /* `text_len` bytes and a NUL, or NULL */
+    size_t text_len;
+} stdio_bus_event_t;
+
+typedef void (*stdio_bus_frame_cb)(stdio_bus_t *bus, const stdio_bus_frame_t *frame, void *user_data);
+typedef void (*stdio_bus_event_cb)(stdio_bus_t *bus, const stdio_bus_event_t *event, void *user_data);
+
+/* ---- create ------------------------------------------------------------- */
+
+/* Use the poll(2) poller even where a better one exists. */
+#define STDIO_BUS_CREATE_POLL 1u
+/*
+ * Workers get SIGTERM when the thread that starts them ends (Linux). Set it
+ * only where one thread runs the bus for its whole life.
+ */
+#define STDIO_BUS_CREATE_PARENT_DEATH_SIGNAL 2u
+/* Workers whose pool doesn't say what becomes of their stderr share the host's, instead of being read. */
+#define STDIO_BUS_CREATE_STDERR_INHERIT 4u
+/* The host asks nothing itself: what a worker says to nobody in particular is counted as unattributed. */
+#define STDIO_BUS_CREATE_NO_HOST 8u
+
+typedef struct stdio_bus_ext_options {
+    uint32_t size;
+    uint32_t flags;              /* STDIO_BUS_CREATE_* */
+    stdio_bus_frame_cb on_frame; /* instead of on_message */
+    stdio_bus_event_cb on_event; /* in addition to on_worker and the on_client callbacks */
+} stdio_bus_ext_options_t;
+
+/* stdio_bus_create with extensions; `ext` may be NULL. */
+stdio_bus_t *stdio_bus_create_ext(const stdio_bus_options_t *options, const stdio_bus_ext_options_t *ext);
+
+/*
+ * Makes a step that runs, or the next one, return at once. Callable from any
+ * thread, from a signal handler and while a step waits; the caller makes sure
+ * that the bus is not being destroyed. Many calls before a step cost one turn.
+ */
+int stdio_bus_wakeup(stdio_bus_t *bus);
+
+/* stdio_bus_stop with the bound in milliseconds. */
+int stdio_bus_stop_within(stdio_bus_t *bus, uint32_t timeout_ms);
+
+/*
+ * Refuses new requests with -32013 while answers still flow; stops, as
+ * stdio_bus_stop_within(bus, grace_ms) would, once nothing is pending or
+ * after `timeout_ms`, where STDIO_BUS_DRAIN_CONFIGURED means the limit
+ * drain_timeout_sec of the configuration. STDIO_BUS_ERR_STATE unless RUNNING.
+ */
+#define STDIO_BUS_DRAIN_CONFIGURED 0xffffffffu
+int stdio_bus_drain(stdio_bus_t *bus, uint32_t timeout_ms, uint32_t grace_ms);
+
+/* ---- messages ------------------------------------------------------------ */
+
+/*
+ * A refused request is answered through on_frame, as a socket client's would
+ * be, with a full JSON-RPC error; submit then returns STDIO_BUS_OK. The answer
+ * comes from the next step.
+ */
+#define STDIO_BUS_SUBMIT_ANSWER_ERRORS 1u
+
+typedef struct stdio_bus_submit_options {
+    uint32_t size;
+    uint32_t flags;      /* STDIO_BUS_SUBMIT_* */
+    const char *session; /* route as if this were the frame's root sessionId (plain text), or NULL */
+    size_t session_len;
+    const char *pool; /* route as if this were the frame's root pool, or NULL */
+    size_t pool_len;
+} stdio_bus_submit_options_t;
+
+/* stdio_bus_ingest with routing given beside the message; `options` may be NULL. */
+int stdio_bus_submit(stdio_bus_t *bus, const char *msg, size_t len, const stdio_bus_submit_options_t *options);
+
+/*
+ * Gives up the host's pending request whose id is this JSON token: it counts
+ * as ended, and its late answer is swallowed. STDIO_BUS_ENOTFOUND if no such
+ * request is pending (it may just have been answered).
+ */
+int stdio_bus_cancel(stdio_bus_t *bus, const char *id, size_t id_len);
+
+/* ---- listeners and clients ------------------------------------------------ */
+
+typedef struct stdio_bus_listen_options {
+    uint32_t size;
+    uint32_t mode;         /* STDIO_BUS_LISTEN_TCP or STDIO_BUS_LISTEN_UNIX */
+    const char *tcp_host;  /* NULL means 127.0.0.1 */
+    const char *unix_path;
+    uint32_t tcp_port;  /* 0 lets the system choose */
+    uint32_t unix_mode; /* permissions of the socket file; 0 means 0600 */
+} stdio_bus_listen_options_t;
+
+/*
+ * Opens one more listener, before or after start. Returns its id (>= 0).
+ * STDIO_BUS_EINVAL with on_error naming the address and the reason when it
+ * cannot be bound, STDIO_BUS_ERR_STATE while stopping or stopped.
+ */
+int stdio_bus_listen(stdio_bus_t *bus, const stdio_bus_listen_options_t *options);
+
+/* Number of open listeners; their ids are 0 .. count-1. */
+int stdio_bus_listener_count(const stdio_bus_t *bus);
+
+/*
+ * Writes the bound address ("127.0.0.1:4711", "[::1]:4711" or the path) and a
+ * NUL to `out`; returns its length without the NUL, STDIO_BUS_ENOTFOUND, or
+ * STDIO_BUS_EFULL if `cap` is too small.
+ */
+int stdio_bus_listener_address(const stdio_bus_t *bus, int listener, char *out, size_t cap);
+
+/*
+ * Serves a client over two descriptors (the same one twice is allowed), as
+ * `stdio_bus --stdio` does with 0 and 1. On success the bus owns them and makes
+ * them non-blocking while it does. Returns the client id (> 0).
+ */
+int stdio_bus_adopt_client(stdio_bus_t *bus, int fd_from_client, int fd_to_client);
+
+/* ---- introspection --------------------------------------------------------- */
+
+#define STDIO_BUS_WORKER_STOPPED 0  /* not running, no restart due */
+#define STDIO_BUS_WORKER_STARTING 1 /* forked, not yet executed or not yet ready */
+#define STDIO_BUS_WORKER_READY 2    /* takes requests */
+#define STDIO_BUS_WORKER_STOPPING 3 /* asked to end */
+#define STDIO_BUS_WORKER_BACKOFF 4  /* waits to be started again */
+#define STDIO_BUS_WORKER_FAILED 5   /* given up for now */
+
+typedef struct stdio_bus_worker_info {
+    uint32_t size;
+    int32_t worker;
+    int32_t pid; /* 0 if it doesn't run, -1 for an embedded worker */
+    uint32_t state; /* STDIO_BUS_WORKER_* */
+    uint32_t generation;
+    uint32_t restarts;
+    uint32_t pending; /* requests it has not answered */
+    uint32_t reserved;
+    uint64_t uptime_ms;
+    const char *pool; /* valid until destroy */
+} stdio_bus_worker_info_t;
+
+/* Number of worker slots, running or not; their ids are 0 .. count-1. */
+int stdio_bus_worker_slots(const stdio_bus_t *bus);
+
+/* Fills `info` (set info->size first). STDIO_BUS_ENOTFOUND for an unknown id. */
+int stdio_bus_worker_info(const stdio_bus_t *bus, int worker, stdio_bus_worker_info_t *info);
+
+/*
+ * Copies the newest bytes of the worker's stderr, whole lines, with a NUL, to
+ * `out`. Returns the length without the NUL. It outlives the worker's exit.
+ */
+int stdio_bus_worker_stderr(const stdio_bus_t *bus, int worker, char *out, size_t cap);
+
+/* More counters since create. */
+typedef struct stdio_bus_ext_stats {
+    uint32_t size;
+    uint32_t reserved;
+    uint64_t parse_errors;       /* client frames that are not one JSON object, or no JSON-RPC */
+    uint64_t worker_garbage;     /* lines on a worker's stdout that are no frame */
+    uint64_t oversize_frames;    /* frames above max_input_buffer, both directions */
+    uint64_t dropped_frames;     /* frames that could not be delivered */
+    uint64_t unattributed_frames; /* workers' frames that belonged to nobody */
+    uint64_t late_answers;       /* answers to requests that had been given up */
+    uint64_t overload_refusals;  /* requests refused because a queue was full */
+    uint64_t outbox_bytes;       /* bytes queued now for workers and clients */
+    uint64_t tombstones;         /* given-up requests whose answer may still come, now */
+} stdio_bus_ext_stats_t;
+
+/* Fills `stats` (set stats->size first). */
+int stdio_bus_ext_stats(const stdio_bus_t *bus, stdio_bus_ext_stats_t *stats);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

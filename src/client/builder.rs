@@ -1,0 +1,254 @@
+//! Describing a bus.
+
+use std::fmt;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::{ListenMode, Owner, StdioBus, new_session_id};
+use crate::config::{BusConfig, LimitsConfig, PoolConfig};
+use crate::driver::{self, LogLevel, LogSink, Spec};
+use crate::error::{Error, Result};
+use crate::native::{BusOptions, ConfigSource, c_string};
+
+/// How long a request may take, unless it or the builder says otherwise.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Describes a bus, then [builds](Self::build) it.
+#[derive(Clone)]
+#[must_use = "a builder does nothing until it builds"]
+pub struct StdioBusBuilder {
+    config: Option<BusConfig>,
+    config_path: Option<PathBuf>,
+    config_json: Option<String>,
+    pools: Vec<PoolConfig>,
+    limits: Option<LimitsConfig>,
+    listen: Vec<ListenMode>,
+    timeout: Option<Duration>,
+    log: Option<LogSink>,
+    log_level: Option<LogLevel>,
+}
+
+impl StdioBusBuilder {
+    pub(super) fn new() -> Self {
+        Self {
+            config: None,
+            config_path: None,
+            config_json: None,
+            pools: Vec::new(),
+            limits: None,
+            listen: Vec::new(),
+            timeout: Some(REQUEST_TIMEOUT),
+            log: None,
+            log_level: None,
+        }
+    }
+
+    /// The configuration, as a value. Excludes `config_path` and `config_json`.
+    pub fn config(mut self, config: BusConfig) -> Self {
+        self.config = Some(config);
+        self
+    }
+
+    /// The configuration, as a JSON file that the bus reads. Excludes the
+    /// others, `pool` and `limits` included.
+    pub fn config_path(mut self, path: impl Into<PathBuf>) -> Self {
+        self.config_path = Some(path.into());
+        self
+    }
+
+    /// The configuration, as JSON text. Excludes the others, `pool` and
+    /// `limits` included.
+    pub fn config_json(mut self, json: impl Into<String>) -> Self {
+        self.config_json = Some(json.into());
+        self
+    }
+
+    /// Adds a pool. Repeatable.
+    pub fn pool(mut self, pool: PoolConfig) -> Self {
+        self.pools.push(pool);
+        self
+    }
+
+    /// Sets the limits.
+    pub fn limits(mut self, limits: LimitsConfig) -> Self {
+        self.limits = Some(limits);
+        self
+    }
+
+    /// Opens a listener for other processes at the start. Repeatable, TCP and
+    /// Unix in any mix.
+    pub fn listen(mut self, mode: ListenMode) -> Self {
+        self.listen.push(mode);
+        self
+    }
+
+    /// How long a request may take unless it says otherwise. 30 seconds unless
+    /// set; `None` is no limit.
+    pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.timeout = timeout.into();
+        self
+    }
+
+    /// Takes the bus's log lines, instead of `tracing` (with that feature) or
+    /// nobody.
+    ///
+    /// It is called on the bus's own thread: while it runs, no message moves.
+    /// What it panics with is caught.
+    pub fn on_log(mut self, sink: impl Fn(LogLevel, &str) + Send + Sync + 'static) -> Self {
+        self.log = Some(Arc::new(sink));
+        self
+    }
+
+    /// The lowest level that is logged. [`LogLevel::Info`] unless set.
+    pub fn log_level(mut self, level: LogLevel) -> Self {
+        self.log_level = Some(level);
+        self
+    }
+
+    /// Checks the configuration and makes the bus. Nothing is started yet.
+    ///
+    /// Reads the configuration file, where there is one, and starts the bus's
+    /// thread; both block for a moment.
+    ///
+    /// # Errors
+    /// - `InvalidArgument`: no configuration, more than one, or one that isn't
+    ///   valid; the text names the options, or the pool and the field.
+    /// - `ResourceExhausted`: no thread could be started.
+    pub fn build(self) -> Result<StdioBus> {
+        let listen = self
+            .listen
+            .iter()
+            .map(ListenMode::to_native)
+            .collect::<Result<Vec<_>>>()?;
+        let log_level = self.effective_log_level();
+        let (timeout, modes, log) = (self.timeout, self.listen.clone(), self.log.clone());
+        let options = BusOptions {
+            config: self.config_source()?,
+            log_level: log_level.to_c(),
+        };
+        let (handle, thread) = driver::spawn(Spec {
+            options,
+            listen,
+            log,
+        })?;
+        Ok(StdioBus {
+            owner: Arc::new(Owner {
+                handle,
+                thread: Mutex::new(Some(thread)),
+                timeout,
+                session_id: new_session_id(),
+                listen: modes,
+            }),
+        })
+    }
+
+    /// Lines that nobody will see needn't be made.
+    fn effective_log_level(&self) -> LogLevel {
+        let heard = self.log.is_some() || cfg!(feature = "tracing");
+        if heard {
+            self.log_level.unwrap_or(LogLevel::Info)
+        } else {
+            LogLevel::Error
+        }
+    }
+
+    fn config_source(self) -> Result<ConfigSource> {
+        let parts = !self.pools.is_empty() || self.limits.is_some();
+        let given: Vec<&str> = [
+            ("config", self.config.is_some()),
+            ("config_path", self.config_path.is_some()),
+            ("config_json", self.config_json.is_some()),
+            // Parts add to `config`, so they clash with the other two only.
+            ("pool or limits", parts && self.config.is_none()),
+        ]
+        .into_iter()
+        .filter_map(|(name, given)| given.then_some(name))
+        .collect();
+        match given[..] {
+            [_] => {}
+            [] => {
+                return Err(Error::invalid_argument(
+                    "no configuration: use config, config_path, config_json or pool",
+                ));
+            }
+            _ => {
+                return Err(Error::invalid_argument(format!(
+                    "these exclude each other: {}",
+                    given.join(", ")
+                )));
+            }
+        }
+        if let Some(path) = self.config_path {
+            let path = c_string("config_path", path.into_os_string().into_vec())?;
+            return Ok(ConfigSource::Path(path));
+        }
+        if let Some(json) = self.config_json {
+            return Ok(ConfigSource::Json(c_string("config_json", json)?));
+        }
+        let mut config = self.config.unwrap_or_default();
+        config.pools.extend(self.pools);
+        if let Some(limits) = self.limits {
+            config.limits = limits;
+        }
+        config.validate()?;
+        Ok(ConfigSource::Json(c_string("config", config.to_json())?))
+    }
+}
+
+impl Default for StdioBusBuilder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for StdioBusBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Environment variables of pools may be secrets, so no configuration.
+        f.debug_struct("StdioBusBuilder")
+            .field("listen", &self.listen)
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorCode;
+
+    fn refused(builder: StdioBusBuilder) -> String {
+        let error = builder.config_source().expect_err("refused");
+        assert_eq!(error.kind(), Some(ErrorCode::InvalidArgument));
+        error.to_string()
+    }
+
+    #[test]
+    fn there_is_exactly_one_configuration() {
+        let pool = PoolConfig::new("a", "cat");
+        assert!(refused(StdioBusBuilder::new()).contains("config_path"));
+        let both = refused(
+            StdioBusBuilder::new()
+                .config(BusConfig::new())
+                .config_json("{}"),
+        );
+        assert!(both.contains("config, config_json"), "{both}");
+        let both = refused(StdioBusBuilder::new().config_path("x").pool(pool.clone()));
+        assert!(both.contains("config_path, pool"), "{both}");
+        let config = BusConfig::new().pool(pool);
+        let more = PoolConfig::new("b", "cat");
+        assert!(
+            StdioBusBuilder::new()
+                .config(config)
+                .pool(more)
+                .config_source()
+                .is_ok()
+        );
+    }
+
+    #[test]
+    fn a_path_with_nul_is_refused() {
+        assert!(refused(StdioBusBuilder::new().config_path("a\0b")).contains("NUL"));
+    }
+}

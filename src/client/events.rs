@@ -1,0 +1,61 @@
+//! A subscription to what happens on the bus.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+
+use futures_core::Stream;
+use tokio::sync::mpsc;
+
+use crate::driver::{Event, EventSink};
+
+/// The events of a bus, in their order. Ends when the bus has stopped.
+///
+/// Slow subscribers hold up nobody: what doesn't fit into the queue is lost,
+/// and counted.
+#[derive(Debug)]
+pub struct EventStream {
+    queue: mpsc::Receiver<Event>,
+    lagged: Arc<AtomicU64>,
+}
+
+impl EventStream {
+    pub(super) fn new(queue: usize) -> (Self, EventSink) {
+        let (sender, receiver) = mpsc::channel(queue.max(1));
+        let lagged = Arc::new(AtomicU64::new(0));
+        let sink = EventSink {
+            queue: sender,
+            lagged: Arc::clone(&lagged),
+        };
+        (
+            Self {
+                queue: receiver,
+                lagged,
+            },
+            sink,
+        )
+    }
+
+    /// The next event; `None` when the bus has stopped.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing.
+    pub async fn next(&mut self) -> Option<Event> {
+        poll_fn(|cx| self.queue.poll_recv(cx)).await
+    }
+
+    /// How many events were lost because they didn't fit.
+    pub fn lagged(&self) -> u64 {
+        self.lagged.load(Ordering::Relaxed)
+    }
+}
+
+impl Stream for EventStream {
+    type Item = Event;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+        self.queue.poll_recv(cx)
+    }
+}

@@ -1,0 +1,101 @@
+//! What the async side asks of the bus thread.
+
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::event::EventSink;
+use crate::error::{Error, Result};
+use crate::native::{Failure, Status};
+use crate::stats::{Stats, WorkerInfo};
+
+/// Where the result of a command goes. The receiver may be gone.
+pub(crate) type Reply<T> = oneshot::Sender<Result<T>>;
+
+/// One message on the queue to the bus thread.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Open the listeners, then start the workers.
+    Start { reply: Reply<()> },
+    /// Send a request. `id` is the one in the frame.
+    Request {
+        id: u64,
+        frame: Vec<u8>,
+        deadline: Option<Instant>,
+        reply: oneshot::Sender<Outcome>,
+    },
+    /// Send a frame that gets no answer.
+    Send { frame: Vec<u8>, reply: Reply<()> },
+    /// Give a request up; nobody waits for it any more.
+    Cancel { id: u64 },
+    /// Serve a client over two descriptors.
+    Adopt {
+        from: OwnedFd,
+        to: OwnedFd,
+        reply: Reply<Adopted>,
+    },
+    /// Tell about what happens from now on.
+    Subscribe { sink: EventSink },
+    /// Count.
+    Stats { reply: Reply<Stats> },
+    /// List the workers.
+    Workers { reply: Reply<Vec<WorkerInfo>> },
+    /// Accept no more, let what is in flight end, then stop. `limit`: `None`
+    /// means the configured one.
+    Drain {
+        limit: Option<Duration>,
+        grace: Duration,
+        reply: oneshot::Sender<()>,
+    },
+    /// End everything in flight and stop.
+    Stop {
+        limit: Duration,
+        reply: oneshot::Sender<()>,
+    },
+    /// The last handle is gone: stop, and tell nobody.
+    Abandon { limit: Duration },
+}
+
+/// How a request ended.
+pub(crate) type Outcome = std::result::Result<Answer, Ended>;
+
+/// A frame that answers a request.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) frame: Vec<u8>,
+    /// The bus itself answered, so an error in it is not the worker's.
+    pub(crate) from_bus: bool,
+}
+
+/// Why a request ended without an answer.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    TimedOut,
+    ShuttingDown,
+    Refused(Error),
+}
+
+/// A client that is served over descriptors.
+#[derive(Debug)]
+pub(crate) struct Adopted {
+    pub(crate) client: u32,
+    /// Brings the reason once the client is gone.
+    pub(crate) gone: oneshot::Receiver<String>,
+}
+
+/// A status of the C library as an error of ours.
+pub(super) fn error_of(failure: &Failure) -> Error {
+    use crate::error::ErrorCode as Code;
+
+    let code = match failure.status {
+        Status::CONFIG | Status::ROUTING | Status::BUFFER | Status::INVALID => {
+            Code::InvalidArgument
+        }
+        Status::FULL => Code::ResourceExhausted,
+        Status::REFUSED_BY_SYSTEM | Status::WORKER => Code::Unavailable,
+        Status::STATE => Code::InvalidState,
+        _ => Code::Internal,
+    };
+    Error::new(code, failure.message())
+}

@@ -1,0 +1,117 @@
+//! The bus thread: it creates the C handle, drains commands, steps, hands out
+//! what came, and destroys the handle, all on one dedicated thread.
+//!
+//! [`spawn`] starts it and returns the [`Handle`] that commands go through.
+
+mod command;
+mod event;
+mod run;
+mod shared;
+mod wake;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use crossbeam_channel::{Sender, bounded, unbounded};
+
+pub(crate) use command::{Command, Ended, Outcome};
+pub(crate) use event::EventSink;
+pub use event::{Event, LogLevel, WorkerRef};
+pub(crate) use shared::{Gauges, Shared};
+
+use crate::error::{Error, ErrorCode, Result};
+use crate::native::{BusOptions, Listen, RawBus};
+use run::Driver;
+
+/// Where log lines go. Called on the bus thread.
+pub(crate) type LogSink = Arc<dyn Fn(LogLevel, &str) + Send + Sync>;
+
+/// What a bus thread is started with.
+pub(crate) struct Spec {
+    pub(crate) options: BusOptions,
+    pub(crate) listen: Vec<Listen>,
+    pub(crate) log: Option<LogSink>,
+}
+
+/// The way to a bus thread. The thread doesn't care how many of these there
+/// are: it goes on until it is told to stop.
+#[derive(Debug, Clone)]
+pub(crate) struct Handle(Arc<Link>);
+
+#[derive(Debug)]
+struct Link {
+    commands: Sender<Command>,
+    shared: Arc<Shared>,
+}
+
+impl Handle {
+    /// Queues a command and wakes the thread. `false` if the thread has ended.
+    pub(crate) fn send(&self, command: Command) -> bool {
+        let sent = self.0.commands.send(command).is_ok();
+        self.0.shared.waker.wake();
+        sent
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.0.shared
+    }
+}
+
+/// Starts a bus thread, and returns once it has read the configuration.
+pub(crate) fn spawn(spec: Spec) -> Result<(Handle, JoinHandle<()>)> {
+    let (commands, queue) = unbounded();
+    let shared = Arc::new(Shared::new());
+    let handle = Handle(Arc::new(Link {
+        commands,
+        shared: Arc::clone(&shared),
+    }));
+    let (created_tx, created) = bounded(1);
+
+    let thread = thread::Builder::new()
+        .name("stdiobus".into())
+        .spawn(move || match RawBus::create(&spec.options) {
+            Ok(bus) => {
+                shared.waker.arm(&bus);
+                let driver = Driver::new(bus, queue, shared, spec);
+                if created_tx.send(Ok(())).is_ok() {
+                    driver.run();
+                }
+            }
+            Err(reason) => {
+                // Nobody left to tell if this fails.
+                let _ = created_tx.send(Err(reason));
+            }
+        })
+        .map_err(|e| {
+            Error::new(
+                ErrorCode::ResourceExhausted,
+                format!("the bus thread can't be started: {e}"),
+            )
+            .with_source(e)
+        })?;
+
+    match created.recv() {
+        Ok(Ok(())) => Ok((handle, thread)),
+        Ok(Err(reason)) => Err(Error::invalid_argument(reason)),
+        Err(_) => Err(Error::new(ErrorCode::Internal, "the bus thread panicked")),
+    }
+}
+
+/// Hands a line to the user's sink; what that panics with ends here.
+fn log(sink: Option<&LogSink>, level: LogLevel, line: &str) {
+    match sink {
+        Some(sink) => {
+            let _ = catch_unwind(AssertUnwindSafe(|| sink(level, line)));
+        }
+        #[cfg(feature = "tracing")]
+        None => match level {
+            LogLevel::Debug => tracing::debug!(target: "stdiobus", "{line}"),
+            LogLevel::Info => tracing::info!(target: "stdiobus", "{line}"),
+            LogLevel::Warn => tracing::warn!(target: "stdiobus", "{line}"),
+            LogLevel::Error => tracing::error!(target: "stdiobus", "{line}"),
+        },
+        #[cfg(not(feature = "tracing"))]
+        None => {}
+    }
+}

@@ -1,0 +1,85 @@
+//! What the bus thread and the handles share without talking: the state, a few
+//! gauges, the bell, and what is left when the thread has ended.
+
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use super::wake::Waker;
+use crate::stats::{BusState, Stats, StopReport, WorkerInfo};
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(super) waker: Waker,
+    state: AtomicU8,
+    next_id: AtomicU64,
+    pub(crate) gauges: Gauges,
+    /// Set once, by a successful start: the listeners' addresses.
+    pub(crate) addresses: OnceLock<Vec<String>>,
+    last: Mutex<Last>,
+}
+
+/// Counts as of the bus thread's last turn.
+#[derive(Debug, Default)]
+pub(crate) struct Gauges {
+    pub(crate) workers: AtomicUsize,
+    pub(crate) clients: AtomicUsize,
+    pub(crate) sessions: AtomicUsize,
+    pub(crate) pending: AtomicUsize,
+}
+
+/// What can still be asked for when the bus is gone.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Last {
+    pub(crate) stats: Stats,
+    pub(crate) workers: Vec<WorkerInfo>,
+    pub(crate) report: StopReport,
+}
+
+impl Shared {
+    pub(super) fn new() -> Self {
+        Self {
+            waker: Waker::new(),
+            state: AtomicU8::new(BusState::Created as u8),
+            next_id: AtomicU64::new(1),
+            gauges: Gauges::default(),
+            addresses: OnceLock::new(),
+            last: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn state(&self) -> BusState {
+        BusState::from_u8(self.state.load(Ordering::Acquire))
+    }
+
+    /// Only the bus thread calls this.
+    pub(super) fn set_state(&self, state: BusState) {
+        self.state.store(state as u8, Ordering::Release);
+    }
+
+    /// An id no other request of this bus has had.
+    pub(crate) fn next_id(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn last(&self) -> MutexGuard<'_, Last> {
+        // Plain data: whatever panicked while holding it left it usable.
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Gauges {
+    /// Of a bus that is gone nothing is left to count.
+    pub(super) fn clear(&self) {
+        for gauge in [&self.workers, &self.clients, &self.sessions, &self.pending] {
+            Self::set(gauge, 0);
+        }
+    }
+
+    pub(super) fn set(gauge: &AtomicUsize, value: usize) {
+        gauge.store(value, Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(gauge: &AtomicUsize) -> usize {
+        gauge.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,313 @@
+//! What can go wrong, and whether trying again makes sense.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// The result of everything that can fail in this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why an operation failed.
+///
+/// A JSON-RPC error answer of a worker is [`Error::Rpc`], whatever its number;
+/// everything else, the errors the bus itself answers with included, is
+/// [`Error::Bus`] and has an [`ErrorCode`].
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The worker answered with a JSON-RPC error. All three members are as it
+    /// sent them.
+    #[error("the worker answered with error {code}: {message}")]
+    #[non_exhaustive]
+    Rpc {
+        /// The error's number.
+        code: i64,
+        /// The error's text.
+        message: String,
+        /// The error's `data`, where it had one.
+        data: Option<Value>,
+    },
+    /// The client or the bus failed.
+    #[error("{0}")]
+    Bus(#[from] BusError),
+}
+
+impl Error {
+    /// The kind of failure; `None` for the JSON-RPC error of a worker.
+    pub fn kind(&self) -> Option<ErrorCode> {
+        match self {
+            Error::Rpc { .. } => None,
+            Error::Bus(error) => Some(error.details.kind),
+        }
+    }
+
+    /// Whether the same call may succeed later. Never true for the JSON-RPC
+    /// error of a worker.
+    ///
+    /// A request that is tried again may be executed twice; where the bus knows
+    /// whether the worker had seen it, [`exit`](Self::exit) says so.
+    pub fn is_retryable(&self) -> bool {
+        self.kind().is_some_and(ErrorCode::is_retryable)
+    }
+
+    /// How the worker ended that should have answered, where that is the reason.
+    pub fn exit(&self) -> Option<&WorkerExit> {
+        match self {
+            Error::Rpc { .. } => None,
+            Error::Bus(error) => error.details.exit.as_ref(),
+        }
+    }
+
+    /// The number of the JSON-RPC error, be it the worker's or one the bus
+    /// answered with.
+    pub fn rpc_code(&self) -> Option<i64> {
+        match self {
+            Error::Rpc { code, .. } => Some(*code),
+            Error::Bus(error) => error.details.rpc.as_ref().map(|rpc| rpc.code),
+        }
+    }
+
+    /// The `data` of the JSON-RPC error, be it the worker's or one the bus
+    /// answered with.
+    pub fn rpc_data(&self) -> Option<&Value> {
+        match self {
+            Error::Rpc { data, .. } => data.as_ref(),
+            Error::Bus(error) => error.details.rpc.as_ref()?.data.as_ref(),
+        }
+    }
+
+    pub(crate) fn new(kind: ErrorCode, message: impl Into<String>) -> Self {
+        Error::Bus(BusError {
+            details: Box::new(Details {
+                kind,
+                message: message.into(),
+                source: None,
+                rpc: None,
+                exit: None,
+            }),
+        })
+    }
+
+    pub(crate) fn with_source(self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.map_details(|details| details.source = Some(source.into()))
+    }
+
+    pub(crate) fn with_rpc(self, rpc: RpcError, exit: Option<WorkerExit>) -> Self {
+        self.map_details(|details| {
+            details.rpc = Some(rpc);
+            details.exit = exit;
+        })
+    }
+
+    fn map_details(mut self, change: impl FnOnce(&mut Details)) -> Self {
+        if let Error::Bus(error) = &mut self {
+            change(&mut error.details);
+        }
+        self
+    }
+
+    pub(crate) fn invalid_argument(message: impl Into<String>) -> Self {
+        Self::new(ErrorCode::InvalidArgument, message)
+    }
+
+    pub(crate) fn invalid_state(message: impl Into<String>) -> Self {
+        Self::new(ErrorCode::InvalidState, message)
+    }
+
+    pub(crate) fn shutting_down() -> Self {
+        Self::new(ErrorCode::TransportError, "bus is shutting down")
+    }
+}
+
+impl From<RpcError> for Error {
+    fn from(error: RpcError) -> Self {
+        Error::Rpc {
+            code: error.code,
+            message: error.message,
+            data: error.data,
+        }
+    }
+}
+
+/// A failure of the client or of the bus: a kind, a text, and what helps to
+/// understand it. Its parts are read through [`Error`].
+#[derive(Debug)]
+pub struct BusError {
+    // Boxed, so that a Result is small on the path where nothing fails.
+    details: Box<Details>,
+}
+
+#[derive(Debug)]
+struct Details {
+    kind: ErrorCode,
+    message: String,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+    rpc: Option<RpcError>,
+    exit: Option<WorkerExit>,
+}
+
+impl fmt::Display for BusError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.details.message)
+    }
+}
+
+impl StdError for BusError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        let source = self.details.source.as_ref()?;
+        Some(source.as_ref())
+    }
+}
+
+/// The kinds of failure, with the numbers the stdio_bus family gives them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+#[repr(i32)]
+pub enum ErrorCode {
+    /// An argument, an option or the configuration is not valid, or names
+    /// something that doesn't exist.
+    InvalidArgument = 1,
+    /// Not allowed in the bus's present state.
+    InvalidState = 2,
+    /// No answer within the time allowed.
+    Timeout = 3,
+    /// The caller gave it up.
+    Cancelled = 4,
+    /// The way to the worker broke: it exited, or the bus is shutting down.
+    TransportError = 5,
+    /// An extension that was required is not there.
+    NegotiationFailed = 6,
+    /// The other side does not allow it.
+    PolicyDenied = 7,
+    /// A program or an address can't be had now.
+    Unavailable = 8,
+    /// A queue or a budget is full.
+    ResourceExhausted = 9,
+    /// Not offered here.
+    NotSupported = 10,
+    /// A fault in the library.
+    Internal = 99,
+}
+
+impl ErrorCode {
+    /// Its number.
+    pub fn as_i32(self) -> i32 {
+        self as i32
+    }
+
+    /// Whether failures of this kind may go away by themselves.
+    pub fn is_retryable(self) -> bool {
+        matches!(
+            self,
+            Self::Timeout | Self::Unavailable | Self::ResourceExhausted | Self::TransportError
+        )
+    }
+}
+
+impl fmt::Display for ErrorCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// The `error` member of a JSON-RPC answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct RpcError {
+    /// Its number.
+    pub code: i64,
+    /// Its text.
+    #[serde(default)]
+    pub message: String,
+    /// More about it, in whatever form its sender chose.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<Value>,
+}
+
+/// How a worker ended.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct WorkerExit {
+    /// Its pool.
+    pub pool: String,
+    /// Its number, counted over all pools.
+    pub worker: usize,
+    /// Its exit status, if it ended by itself.
+    pub code: Option<i32>,
+    /// The signal that ended it.
+    pub signal: Option<i32>,
+    /// How long it had run.
+    pub uptime: Duration,
+    /// The last lines it wrote to stderr; empty where the bus doesn't tell.
+    pub stderr_tail: String,
+    /// Whether any byte of the request had reached it; `None` where this isn't
+    /// about a request.
+    pub request_sent: Option<bool>,
+}
+
+impl fmt::Display for WorkerExit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "worker {} of pool {:?} ", self.worker, self.pool)?;
+        match (self.code, self.signal) {
+            (_, Some(signal)) => write!(f, "was ended by signal {signal}"),
+            (Some(code), None) => write!(f, "exited with status {code}"),
+            (None, None) => f.write_str("ended"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_error_of_a_worker_is_never_retryable_and_has_no_kind() {
+        let error = Error::from(RpcError {
+            code: -32012,
+            message: "mine".into(),
+            data: Some(1.into()),
+        });
+        assert_eq!(error.kind(), None);
+        assert!(!error.is_retryable());
+        assert_eq!(error.rpc_code(), Some(-32012));
+        assert_eq!(error.rpc_data(), Some(&Value::from(1)));
+    }
+
+    #[test]
+    fn codes_have_the_numbers_of_the_family() {
+        let numbers = [
+            (ErrorCode::InvalidArgument, 1),
+            (ErrorCode::InvalidState, 2),
+            (ErrorCode::Timeout, 3),
+            (ErrorCode::Cancelled, 4),
+            (ErrorCode::TransportError, 5),
+            (ErrorCode::NegotiationFailed, 6),
+            (ErrorCode::PolicyDenied, 7),
+            (ErrorCode::Unavailable, 8),
+            (ErrorCode::ResourceExhausted, 9),
+            (ErrorCode::NotSupported, 10),
+            (ErrorCode::Internal, 99),
+        ];
+        for (code, number) in numbers {
+            assert_eq!(code.as_i32(), number, "{code}");
+        }
+    }
+
+    #[test]
+    fn a_source_can_be_asked_for() {
+        let error = Error::invalid_argument("no").with_source(std::io::Error::other("inner"));
+        let source = StdError::source(&error).and_then(StdError::source);
+        assert!(
+            source.is_some_and(|s| s.to_string() == "inner"),
+            "{error:?}"
+        );
+    }
+
+    #[test]
+    fn an_error_is_small() {
+        assert!(size_of::<Error>() <= 64);
+    }
+}

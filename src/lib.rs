@@ -1,0 +1,102 @@
+//! Runs programs that speak newline-delimited JSON-RPC on stdin and stdout, and
+//! brings each request to the right one and each answer back.
+//!
+//! MCP servers, ACP agents and home-made workers are such programs. A bus
+//! starts them, keeps them alive, and serves this process as well as others that
+//! connect through TCP or a Unix socket.
+//!
+//! ```no_run
+//! use serde_json::json;
+//! use stdiobus::{PoolConfig, StdioBus};
+//!
+//! # async fn example() -> stdiobus::Result<()> {
+//! let bus = StdioBus::builder()
+//!     .pool(PoolConfig::new("echo", "python3").args(["examples/workers/echo.py"]).instances(2))
+//!     .build()?;
+//! bus.start().await?;
+//! let reply = bus.request("echo", json!({"message": "hello"})).await?;
+//! println!("{reply}");
+//! bus.stop().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Lifecycle
+//! A bus is built, started once, and stopped once; a stopped one can't be
+//! started again. [`StdioBus::stop`] waits for the end. Dropping the last
+//! [`StdioBus`] stops the bus in the background and doesn't wait.
+//!
+//! # Threads
+//! Each bus has one thread of its own, which sleeps while nothing happens.
+//! [`StdioBus`] can be used from any thread and with any async runtime. Answers
+//! are turned into values in the task that asked for them.
+//!
+//! # Routing
+//! Requests of one session go to the same worker of a pool, in their order.
+//! Everything a [`StdioBus`] sends belongs to its own session, unless
+//! [`RequestOptions`] names another or none. With several pools, a request names
+//! the one it is for.
+//!
+//! # Backpressure
+//! What waits for one worker is bounded in bytes ([`LimitsConfig`]); a request
+//! beyond it ends at once with [`ErrorCode::ResourceExhausted`].
+//!
+//! # Shutdown
+//! At stop, requests in flight end at once with [`ErrorCode::TransportError`].
+//! Workers see the end of their input, then SIGTERM, then SIGKILL, within the
+//! time given. When this process dies they get the end of their input and, on
+//! Linux, SIGTERM.
+//!
+//! # Errors
+//! Every request ends exactly once: with its answer, with the worker's own error
+//! ([`Error::Rpc`]), or with an [`ErrorCode`] that says what went wrong.
+//!
+//! # Features
+//! - `cli` (default): the program `stdio_bus` and what only it needs.
+//! - `tracing`: log lines go to `tracing`, target `stdiobus`.
+//! - `buildtime-bindgen`: generate the bindings from the headers (needs libclang).
+
+#![deny(unsafe_code)]
+#![warn(missing_docs, unreachable_pub)]
+#![warn(
+    clippy::undocumented_unsafe_blocks,
+    clippy::multiple_unsafe_ops_per_block
+)]
+
+#[cfg(not(unix))]
+compile_error!("stdiobus needs a Unix target: it is made of pipes, signals and process groups");
+
+mod client;
+mod config;
+mod driver;
+mod error;
+mod native;
+mod rpc;
+mod stats;
+mod sys;
+
+pub use client::{
+    AdoptedClient, EventStream, ListenAddr, ListenMode, Request, RequestOptions, StdioBus,
+    StdioBusBuilder,
+};
+pub use config::{
+    BusConfig, ClientMode, LimitsConfig, PoolConfig, Protocol, RestartPolicy, StderrMode,
+};
+pub use driver::{Event, LogLevel, WorkerRef};
+pub use error::{BusError, Error, ErrorCode, Result, RpcError, WorkerExit};
+pub use stats::{BusState, Stats, StopReport, WorkerInfo, WorkerState};
+
+/// The version of the bus inside, "MAJOR.MINOR.PATCH".
+pub fn version() -> &'static str {
+    native::version()
+}
+
+/// What the program needs and nobody else: not part of the API.
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod program {
+    /// A descriptor that the program was given by number.
+    pub fn take_fd(number: std::os::fd::RawFd) -> Option<std::os::fd::OwnedFd> {
+        crate::native::take_fd(number)
+    }
+}

@@ -1,0 +1,334 @@
+//! The C library behind safe calls: [`RawBus`] owns the handle.
+//!
+//! A `RawBus` stays on the thread that created it. Nothing above this module
+//! sees a pointer, with the one exception of `driver::wake`.
+
+#![allow(unsafe_code)]
+
+mod callbacks;
+mod options;
+mod status;
+
+use std::ffi::{CStr, c_int};
+use std::os::fd::{IntoRawFd, OwnedFd};
+use std::ptr::NonNull;
+use std::rc::Rc;
+use std::time::Duration;
+
+pub(crate) use callbacks::{FrameKind, Incoming, RawEvent, RawFrame};
+pub(crate) use options::{BusOptions, ConfigSource, Listen, c_string};
+pub(crate) use status::Status;
+
+use crate::sys;
+use callbacks::Context;
+
+/// The version of the C library that is linked, "MAJOR.MINOR.PATCH".
+pub(crate) fn version() -> &'static str {
+    // SAFETY: takes nothing and may be called at any time; the result is a
+    // NUL-terminated string in static storage, as the header promises.
+    let version = unsafe { sys::stdio_bus_version() };
+    // SAFETY: see above.
+    unsafe { CStr::from_ptr(version) }
+        .to_str()
+        .unwrap_or("unknown")
+}
+
+/// A descriptor this process was given by number, as `--config-fd N` does.
+///
+/// Returns `None` where the number is not that of an open descriptor.
+#[cfg(feature = "cli")]
+pub(crate) fn take_fd(number: std::os::fd::RawFd) -> Option<OwnedFd> {
+    use std::os::fd::{BorrowedFd, FromRawFd};
+
+    if number < 0 {
+        return None;
+    }
+    // SAFETY: only borrowed for the duplication, which fails if it isn't open.
+    let open = unsafe { BorrowedFd::borrow_raw(number) }
+        .try_clone_to_owned()
+        .is_ok();
+    // SAFETY: it is open, and whoever started the program with its number gave
+    // it away: nothing else in this process knows it.
+    open.then(|| unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Owns a bus of the C library.
+///
+/// Invariants, upheld here: `ptr` is a live bus until `drop`; `context` is what
+/// its callbacks get as user data and outlives it; neither leaves the thread
+/// (both types are `!Send`), so no two calls overlap.
+pub(crate) struct RawBus {
+    ptr: NonNull<sys::stdio_bus>,
+    context: Rc<Context>,
+}
+
+impl RawBus {
+    /// Reads the configuration and allocates the bus; nothing is started.
+    /// The error is the library's text.
+    pub(crate) fn create(options: &BusOptions) -> Result<Self, String> {
+        let context = Rc::new(Context::default());
+        let (base, ext) = options.to_c(&context);
+        // SAFETY: both structures and the strings they point to outlive the
+        // call, which copies what it keeps.
+        let ptr = unsafe { sys::stdio_bus_create_ext(&base, &ext) };
+        context.resume_panic();
+        match NonNull::new(ptr) {
+            Some(ptr) => Ok(Self { ptr, context }),
+            None => Err(context
+                .take_error()
+                .unwrap_or_else(|| "the bus can't be created".into())),
+        }
+    }
+
+    /// Starts every worker; returns once each program has been executed.
+    pub(crate) fn start(&self) -> Result<(), Failure> {
+        // SAFETY: `ptr` is live (struct invariant).
+        self.call(|| unsafe { sys::stdio_bus_start(self.ptr.as_ptr()) })
+            .map(drop)
+    }
+
+    /// One turn of the loop. `None` waits without limit; else the wait is
+    /// rounded up to whole milliseconds, so that it never ends too early.
+    pub(crate) fn step(&self, wait: Option<Duration>) -> Result<(), Failure> {
+        let timeout = match wait {
+            None => -1,
+            Some(wait) => {
+                c_int::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(c_int::MAX)
+            }
+        };
+        // SAFETY: `ptr` is live (struct invariant); no step is running, since
+        // callbacks only copy and nobody else is on this thread.
+        self.call(|| unsafe { sys::stdio_bus_step(self.ptr.as_ptr(), timeout) })
+            .map(drop)
+    }
+
+    /// Begins to stop, within the given time; zero kills at once.
+    pub(crate) fn stop_within(&self, limit: Duration) -> Result<(), Failure> {
+        let limit = millis(limit);
+        // SAFETY: `ptr` is live (struct invariant).
+        self.call(|| unsafe { sys::stdio_bus_stop_within(self.ptr.as_ptr(), limit) })
+            .map(drop)
+    }
+
+    /// Refuses new requests, then stops within `grace` once nothing is pending
+    /// or `limit` has passed; without one, the configured limit.
+    pub(crate) fn drain(&self, limit: Option<Duration>, grace: Duration) -> Result<(), Failure> {
+        let limit = match limit {
+            // One less than the value that stands for the configured limit.
+            Some(limit) => millis(limit).min(sys::STDIO_BUS_DRAIN_CONFIGURED - 1),
+            None => sys::STDIO_BUS_DRAIN_CONFIGURED,
+        };
+        let grace = millis(grace);
+        // SAFETY: `ptr` is live (struct invariant).
+        self.call(|| unsafe { sys::stdio_bus_drain(self.ptr.as_ptr(), limit, grace) })
+            .map(drop)
+    }
+
+    /// Hands a frame to the bus, which copies it. With `answer_errors`, a
+    /// request that is refused is answered with a frame instead of a status.
+    pub(crate) fn submit(&self, frame: &[u8], answer_errors: bool) -> Result<(), Failure> {
+        let options = sys::stdio_bus_submit_options {
+            size: size_of::<sys::stdio_bus_submit_options>() as u32,
+            flags: if answer_errors {
+                sys::STDIO_BUS_SUBMIT_ANSWER_ERRORS
+            } else {
+                0
+            },
+            ..Default::default()
+        };
+        // SAFETY: `ptr` is live (struct invariant); frame and options outlive
+        // the call, which copies them.
+        self.call(|| unsafe {
+            sys::stdio_bus_submit(
+                self.ptr.as_ptr(),
+                frame.as_ptr().cast(),
+                frame.len(),
+                &options,
+            )
+        })
+        .map(drop)
+    }
+
+    /// Gives up the pending request with this id token. `false` if none is
+    /// pending.
+    pub(crate) fn cancel(&self, id: &[u8]) -> bool {
+        // SAFETY: `ptr` is live (struct invariant); the token outlives the call.
+        self.call(|| unsafe {
+            sys::stdio_bus_cancel(self.ptr.as_ptr(), id.as_ptr().cast(), id.len())
+        })
+        .is_ok()
+    }
+
+    /// Opens one more listener and returns the address it is bound to.
+    pub(crate) fn listen(&self, listen: &Listen) -> Result<String, Failure> {
+        let options = listen.to_c();
+        // SAFETY: `ptr` is live (struct invariant); the strings in `options`
+        // belong to `listen`, which outlives the call.
+        let id = self.call(|| unsafe { sys::stdio_bus_listen(self.ptr.as_ptr(), &options) })?;
+        self.listener_address(id)
+    }
+
+    fn listener_address(&self, id: c_int) -> Result<String, Failure> {
+        // Longer than any path a socket can have, and than any address.
+        let mut out = [0_u8; 512];
+        // SAFETY: `ptr` is live (struct invariant); `out` has the room it is
+        // said to have.
+        let len = self.call(|| unsafe {
+            sys::stdio_bus_listener_address(
+                self.ptr.as_ptr(),
+                id,
+                out.as_mut_ptr().cast(),
+                out.len(),
+            )
+        })?;
+        let len = usize::try_from(len).unwrap_or(0).min(out.len());
+        Ok(String::from_utf8_lossy(&out[..len]).into_owned())
+    }
+
+    /// Serves a client over two descriptors, which the bus then owns. Returns
+    /// the client's id. On failure the descriptors are closed.
+    pub(crate) fn adopt_client(&self, from: OwnedFd, to: OwnedFd) -> Result<i32, Failure> {
+        use std::os::fd::AsRawFd;
+
+        let (raw_from, raw_to) = (from.as_raw_fd(), to.as_raw_fd());
+        // SAFETY: `ptr` is live (struct invariant); both descriptors are open.
+        let id = self
+            .call(|| unsafe { sys::stdio_bus_adopt_client(self.ptr.as_ptr(), raw_from, raw_to) })?;
+        // The bus took them over.
+        let _ = (from.into_raw_fd(), to.into_raw_fd());
+        Ok(id)
+    }
+
+    /// Where the C library is in its life, as its number.
+    pub(crate) fn state(&self) -> u8 {
+        // SAFETY: `ptr` is live (struct invariant).
+        let state = unsafe { sys::stdio_bus_get_state(self.ptr.as_ptr()) };
+        u8::try_from(state).unwrap_or(u8::MAX)
+    }
+
+    pub(crate) fn worker_count(&self) -> usize {
+        // SAFETY: `ptr` is live (struct invariant).
+        count(unsafe { sys::stdio_bus_worker_count(self.ptr.as_ptr()) })
+    }
+
+    pub(crate) fn session_count(&self) -> usize {
+        // SAFETY: `ptr` is live (struct invariant).
+        count(unsafe { sys::stdio_bus_session_count(self.ptr.as_ptr()) })
+    }
+
+    pub(crate) fn pending_count(&self) -> usize {
+        // SAFETY: `ptr` is live (struct invariant).
+        count(unsafe { sys::stdio_bus_pending_count(self.ptr.as_ptr()) })
+    }
+
+    pub(crate) fn client_count(&self) -> usize {
+        // SAFETY: `ptr` is live (struct invariant).
+        count(unsafe { sys::stdio_bus_client_count(self.ptr.as_ptr()) })
+    }
+
+    pub(crate) fn stats(&self) -> sys::stdio_bus_stats {
+        let mut stats = sys::stdio_bus_stats::default();
+        // SAFETY: `ptr` is live (struct invariant); `stats` is ours to fill.
+        unsafe { sys::stdio_bus_get_stats(self.ptr.as_ptr(), &mut stats) };
+        stats
+    }
+
+    pub(crate) fn ext_stats(&self) -> sys::stdio_bus_ext_stats {
+        let mut stats = sys::stdio_bus_ext_stats {
+            size: size_of::<sys::stdio_bus_ext_stats>() as u32,
+            ..Default::default()
+        };
+        // SAFETY: `ptr` is live (struct invariant); `stats` is ours to fill and
+        // says how large it is. A failure leaves it zeroed.
+        let _ = self.call(|| unsafe { sys::stdio_bus_ext_stats(self.ptr.as_ptr(), &mut stats) });
+        stats
+    }
+
+    /// What each worker slot holds, with the pool's name.
+    pub(crate) fn workers(&self) -> Vec<(sys::stdio_bus_worker_info, String)> {
+        // SAFETY: `ptr` is live (struct invariant).
+        let slots = unsafe { sys::stdio_bus_worker_slots(self.ptr.as_ptr()) };
+        (0..slots)
+            .filter_map(|worker| self.worker(worker))
+            .collect()
+    }
+
+    fn worker(&self, worker: c_int) -> Option<(sys::stdio_bus_worker_info, String)> {
+        let mut info = sys::stdio_bus_worker_info {
+            size: size_of::<sys::stdio_bus_worker_info>() as u32,
+            ..Default::default()
+        };
+        // SAFETY: `ptr` is live (struct invariant); `info` is ours to fill and
+        // says how large it is.
+        self.call(|| unsafe { sys::stdio_bus_worker_info(self.ptr.as_ptr(), worker, &mut info) })
+            .ok()?;
+        let pool = if info.pool.is_null() {
+            String::new()
+        } else {
+            // SAFETY: not null, NUL-terminated, and valid until destroy.
+            unsafe { CStr::from_ptr(info.pool) }
+                .to_string_lossy()
+                .into_owned()
+        };
+        Some((info, pool))
+    }
+
+    /// Moves out what the callbacks have collected, in the order it came.
+    pub(crate) fn take_incoming(&self, into: &mut Vec<Incoming>) {
+        self.context.take_incoming(into);
+    }
+
+    /// For `driver::wake`, which has its own rule for how long it may be used.
+    pub(crate) fn as_ptr(&self) -> *mut sys::stdio_bus {
+        self.ptr.as_ptr()
+    }
+
+    /// Makes one call: what a callback panicked with goes on here, once C has
+    /// returned, and a negative result becomes a [`Failure`].
+    fn call(&self, call: impl FnOnce() -> c_int) -> Result<c_int, Failure> {
+        self.context.clear_error();
+        let result = call();
+        self.context.resume_panic();
+        match Status::of(result) {
+            None => Ok(result),
+            Some(status) => Err(Failure {
+                status,
+                reason: self.context.take_error(),
+            }),
+        }
+    }
+}
+
+impl Drop for RawBus {
+    fn drop(&mut self) {
+        // SAFETY: `ptr` is live (struct invariant) and never used again; we are
+        // not inside a callback, since those only copy. The context is still
+        // there for the callbacks this makes: fields are dropped afterwards.
+        unsafe { sys::stdio_bus_destroy(self.ptr.as_ptr()) };
+    }
+}
+
+/// A call that failed: its status, and the text the library gave with it.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) status: Status,
+    pub(crate) reason: Option<String>,
+}
+
+impl Failure {
+    /// The library's own words, or those of the status.
+    pub(crate) fn message(&self) -> String {
+        match &self.reason {
+            Some(reason) => reason.clone(),
+            None => format!("{} ({})", self.status.message(), self.status.name()),
+        }
+    }
+}
+
+fn count(n: c_int) -> usize {
+    usize::try_from(n).unwrap_or(0)
+}
+
+fn millis(duration: Duration) -> u32 {
+    u32::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX)
+}

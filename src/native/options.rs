@@ -1,0 +1,91 @@
+//! Building the C structures that create a bus and its listeners.
+
+use std::ffi::{CString, c_int, c_void};
+use std::ptr;
+use std::rc::Rc;
+
+use super::callbacks::{self, Context};
+use crate::error::{Error, Result};
+use crate::sys;
+
+/// Text for C. A NUL inside it is an error that says where.
+pub(crate) fn c_string(what: &str, text: impl Into<Vec<u8>>) -> Result<CString> {
+    CString::new(text)
+        .map_err(|e| Error::invalid_argument(format!("{what} contains a NUL byte")).with_source(e))
+}
+
+/// Where the configuration comes from.
+#[derive(Debug)]
+pub(crate) enum ConfigSource {
+    Path(CString),
+    Json(CString),
+}
+
+/// What a bus is created with.
+#[derive(Debug)]
+pub(crate) struct BusOptions {
+    pub(crate) config: ConfigSource,
+    /// Lowest level the library reports: 0 debug to 3 error.
+    pub(crate) log_level: c_int,
+}
+
+impl BusOptions {
+    /// The C structures. They point into `self` and into the context, so they
+    /// may be used only while both live.
+    pub(super) fn to_c(
+        &self,
+        context: &Rc<Context>,
+    ) -> (sys::stdio_bus_options, sys::stdio_bus_ext_options) {
+        let (config_path, config_json) = match &self.config {
+            ConfigSource::Path(path) => (path.as_ptr(), ptr::null()),
+            ConfigSource::Json(json) => (ptr::null(), json.as_ptr()),
+        };
+        let base = sys::stdio_bus_options {
+            config_path,
+            config_json,
+            on_error: Some(callbacks::on_error),
+            on_log: Some(callbacks::on_log),
+            user_data: Rc::as_ptr(context).cast_mut().cast::<c_void>(),
+            log_level: self.log_level,
+            ..Default::default()
+        };
+        let ext = sys::stdio_bus_ext_options {
+            size: size_of::<sys::stdio_bus_ext_options>() as u32,
+            // The bus lives on one thread from create to destroy, so the end of
+            // that thread is the end of the bus.
+            flags: sys::STDIO_BUS_CREATE_PARENT_DEATH_SIGNAL,
+            on_frame: Some(callbacks::on_frame),
+            on_event: Some(callbacks::on_event),
+        };
+        (base, ext)
+    }
+}
+
+/// A listener to open.
+#[derive(Debug)]
+pub(crate) enum Listen {
+    Tcp { host: CString, port: u16 },
+    Unix { path: CString },
+}
+
+impl Listen {
+    /// The C structure. It points into `self`.
+    pub(super) fn to_c(&self) -> sys::stdio_bus_listen_options {
+        let mut options = sys::stdio_bus_listen_options {
+            size: size_of::<sys::stdio_bus_listen_options>() as u32,
+            ..Default::default()
+        };
+        match self {
+            Self::Tcp { host, port } => {
+                options.mode = sys::STDIO_BUS_LISTEN_TCP;
+                options.tcp_host = host.as_ptr();
+                options.tcp_port = u32::from(*port);
+            }
+            Self::Unix { path } => {
+                options.mode = sys::STDIO_BUS_LISTEN_UNIX;
+                options.unix_path = path.as_ptr();
+            }
+        }
+        options
+    }
+}

@@ -1,0 +1,161 @@
+//! What a bus tells about itself.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::error::WorkerExit;
+
+/// Where a bus is in its life. It only ever moves down this list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+#[repr(u8)]
+pub enum BusState {
+    /// Built, not started.
+    Created = 0,
+    /// Workers are being started.
+    Starting = 1,
+    /// Requests are served.
+    Running = 2,
+    /// Nothing new is accepted; workers are being stopped.
+    Stopping = 3,
+    /// Everything has ended. A stopped bus can't be started again.
+    Stopped = 4,
+}
+
+impl BusState {
+    pub(crate) fn from_u8(value: u8) -> Self {
+        match value {
+            0 => Self::Created,
+            1 => Self::Starting,
+            2 => Self::Running,
+            3 => Self::Stopping,
+            _ => Self::Stopped,
+        }
+    }
+}
+
+impl fmt::Display for BusState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Created => "CREATED",
+            Self::Starting => "STARTING",
+            Self::Running => "RUNNING",
+            Self::Stopping => "STOPPING",
+            Self::Stopped => "STOPPED",
+        })
+    }
+}
+
+/// Counters since the bus was built, and a few gauges.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Frames accepted from this process and from clients.
+    pub messages_in: u64,
+    /// Frames queued for this process and for clients.
+    pub messages_out: u64,
+    /// Bytes of the frames in `messages_in`.
+    pub bytes_in: u64,
+    /// Bytes of the frames in `messages_out`.
+    pub bytes_out: u64,
+    /// Times a worker was started again after an exit.
+    pub worker_restarts: u64,
+    /// Messages for which no worker could be chosen.
+    pub routing_errors: u64,
+    /// Socket clients accepted.
+    pub client_connects: u64,
+    /// Socket clients gone.
+    pub client_disconnects: u64,
+    /// Frames of clients that are not one JSON-RPC object.
+    pub parse_errors: u64,
+    /// Lines on a worker's stdout that are no frame.
+    pub worker_garbage: u64,
+    /// Frames above the size limit, in both directions.
+    pub oversize_frames: u64,
+    /// Frames that could not be delivered.
+    pub dropped_frames: u64,
+    /// Frames of workers that belonged to nobody.
+    pub unattributed_frames: u64,
+    /// Answers to requests that had been given up.
+    pub late_answers: u64,
+    /// Requests refused because a queue was full.
+    pub overload_refusals: u64,
+    /// Workers' notifications for this process that nothing here takes.
+    pub unhandled_notifications: u64,
+    /// Gauge: bytes queued for workers and clients.
+    pub outbox_bytes: u64,
+    /// Gauge: given-up requests whose answer may still come.
+    pub tombstones: u64,
+    /// Gauge: requests that wait for an answer, those of socket clients included.
+    pub pending: u64,
+    /// Gauge: sessions that are bound to a worker.
+    pub sessions: u64,
+}
+
+/// What a worker is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum WorkerState {
+    /// Not running, and no restart is due.
+    Stopped,
+    /// Started, not yet ready.
+    Starting,
+    /// Takes requests.
+    Ready,
+    /// Asked to end.
+    Stopping,
+    /// Waits to be started again.
+    Backoff,
+    /// Given up for now: too many restarts.
+    Failed,
+}
+
+/// One worker as it is now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WorkerInfo {
+    /// Its number, counted over all pools.
+    pub id: usize,
+    /// Its pool.
+    pub pool: String,
+    /// Its process id while it runs.
+    pub pid: Option<u32>,
+    /// What it is doing.
+    pub state: WorkerState,
+    /// How often it has been started, from 1.
+    pub generation: u32,
+    /// How often it was started again after an exit.
+    pub restarts: u32,
+    /// Requests it has not answered.
+    pub pending: u32,
+    /// How long it has run.
+    pub uptime: Duration,
+}
+
+/// How a stop went.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StopReport {
+    /// How each worker ended that the stop ended.
+    pub exits: Vec<WorkerExit>,
+}
+
+impl StopReport {
+    /// How many workers ended by SIGTERM, which they get when the end of their
+    /// input didn't end them.
+    pub fn terminated(&self) -> usize {
+        self.ended_by(15)
+    }
+
+    /// How many workers had to be ended by SIGKILL.
+    pub fn killed(&self) -> usize {
+        self.ended_by(9)
+    }
+
+    fn ended_by(&self, signal: i32) -> usize {
+        self.exits
+            .iter()
+            .filter(|exit| exit.signal == Some(signal))
+            .count()
+    }
+}

@@ -1,0 +1,826 @@
+//! The Rust client: what a user of the library can rely on.
+
+mod common;
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+use common::{BOUND, TempDir, alone, alone_async, assert_gone, zoo_pool};
+use serde_json::{Value, json};
+use stdiobus::{
+    BusState, Error, ErrorCode, Event, LimitsConfig, ListenAddr, ListenMode, PoolConfig,
+    RequestOptions, StdioBus, WorkerState,
+};
+
+/// A running bus with one pool `zoo` of two workers.
+async fn started(modes: &[&str]) -> StdioBus {
+    let bus = StdioBus::builder()
+        .pool(zoo_pool(modes).instances(2))
+        .build()
+        .expect("valid");
+    bus.start().await.expect("starts");
+    bus
+}
+
+async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + BOUND;
+    while !condition() {
+        assert!(Instant::now() < deadline, "not within {BOUND:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+#[track_caller]
+fn assert_kind<T: std::fmt::Debug>(result: Result<T, Error>, kind: ErrorCode) -> Error {
+    let error = result.expect_err("an error");
+    assert_eq!(error.kind(), Some(kind), "{error:?}");
+    error
+}
+
+fn short() -> RequestOptions {
+    RequestOptions::new().timeout(Duration::from_millis(50))
+}
+
+// ---- requests ----------------------------------------------------------------------------------
+
+#[test]
+fn a_request_brings_its_result() {
+    alone_async(|| async {
+        let bus = started(&["echo"]).await;
+        let params = json!({"message": "hello", "n": [1, 2.5, null, "ü\n\"\\"]});
+        assert_eq!(
+            bus.request("echo", &params).await.expect("answered"),
+            params
+        );
+        let typed: Vec<u32> = bus.request_as("echo", [1, 2, 3]).await.expect("answered");
+        assert_eq!(typed, [1, 2, 3]);
+        bus.stop().await.expect("stops");
+    });
+}
+
+#[test]
+fn the_error_of_a_worker_comes_as_it_was_sent() {
+    alone_async(|| async {
+        let bus = started(&["echo"]).await;
+        match bus.request("error", json!({})).await.expect_err("an error") {
+            Error::Rpc {
+                code,
+                message,
+                data,
+                ..
+            } => {
+                assert_eq!((code, message.as_str()), (-32050, "zoo error"));
+                assert_eq!(data, Some(json!({"k": 1})));
+            }
+            other => panic!("{other:?}"),
+        }
+        bus.stop().await.expect("stops");
+    });
+}
+
+#[test]
+fn a_request_that_takes_too_long_ends_and_is_given_up() {
+    alone_async(|| async {
+        let bus = started(&["echo"]).await;
+        let start = Instant::now();
+        let error = assert_kind(
+            bus.request_with("hold", json!({}), short()).await,
+            ErrorCode::Timeout,
+        );
+        assert!(error.is_retryable());
+        assert!(
+            start.elapsed() >= Duration::from_millis(50),
+            "{:?}",
+            start.elapsed()
+        );
+        eventually("nothing is pending", || bus.pending_count() == Some(0)).await;
+        assert_eq!(
+            bus.request("echo", json!([1])).await.expect("answered"),
+            json!([1])
+        );
+        bus.stop().await.expect("stops");
+    });
+}
+
+#[test]
+fn the_timeout_of_the_builder_holds_unless_a_request_has_its_own() {
+    alone_async(|| async {
+        let bus = StdioBus::builder()
+            .pool(zoo_pool(&["echo"]))
+            .timeout(Duration::from_millis(50))
+            .build()
+            .expect("valid");
+        bus.start().await.expect("starts");
+        assert_kind(bus.request("hold", json!({})).await, ErrorCode::Timeout);
+        let params = json!({"ms": 200});
+        let patient = RequestOptions::new().timeout(None);
+        let answer = bus.request_with("sleep", &params, patient).await;
+        assert_eq!(answer.expect("answered"), params);
+        bus.stop().await.expect("stops");
+    });
+}
+
+#[test]
+fn a_late_answer_reaches_nobody_else() {
+    alone_async(|| async {
+        let bus = started(&["echo"]).await;
+        let params = json!({"ms": 100});
+        assert_kind(
+            bus.request_with("sleep", &params, short()).await,
+            ErrorCode::Timeout,
+        );
+        for i in 0..200 {
+            assert_eq!(
+                bus.request("sleep", json!({"ms": 1, "i": i}))
+                    .await
+                    .expect("ok")["i"],
+                i
+            );
+        }
+        let stats = bus.stats().await.expect("counted");
+        assert_eq!((stats.late_answers, stats.tombstones), (1, 0), "{stats:?}");
+        bus.stop().await.expect("stops");
+    });
+}
+
+#[test]
+fn dropping_a_request_gives_it_up() {
+    alone_async(|| async {
+        let bus = started(&["echo"]).await;
+        let held: Vec<_> = (0..10)
+            .map(|_| tokio::spawn(bus.request("hold", json!({}))))
+            .collect();
+        eventually("ten are pending", || bus.pending_count() == Some(10)).await;
+        for task in &held {
+            task.abort();
+        }
+        eventually("nothing is pending", || bus.pending_count() == Some(0)).await;
+        bus.stop().await.expect("stops");
+    });
+}
+
+#[test]
+fn a_detached_request_is_finished_without_anyone_waiting() {
+    alone_async(|| async {
+        let bus = started(&["echo"]).await;
+        bus.request("hold", json!({})).detach().expect("sent");
+        eventually("one is pending", || bus.pending_count() == Some(1)).await;
+        bus.request("sleep", json!({"ms": 20}))
+            .detach()
+            .expect("sent");
+        eventually("two are pending", || bus.pending_count() == Some(2)).await;
+        eventually("one is answered", || bus.pending_count() == Some(1)).await;
+        bus.stop().await.expect("stops");
+    });
+}
+
+#[test]
+fn sixty_four_tasks_with_a_hundred_requests_each_get_their_own_answers() {
+    alone_async(|| async {
+        let bus = started(&["echo"]).await;
+        let tasks: Vec<_> = (0..64)
+            .map(|task| {
+                let bus = bus.clone();
+                tokio::spawn(async move {
+                    for i in 0..100 {
+                        let options = RequestOptions::new().session_id(format!("session {task}"));
+                        let params = json!({"task": task, "i": i});
+                        let answer = bus.request_with("echo", &params, options).await;
+                        assert_eq!(answer.expect("answered"), params);
+                    }
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.expect("every answer was the right one");
+        }
+        assert_eq!(bus.pending_count(), Some(0));
+        assert_eq!(bus.session_count(), Some(64));
+        bus.stop().await.expect("stops");
+    });
+}
+
+#[test]
+fn a_request_of_nine_mebibytes_comes_back_whole() {
+    alone_async(|| async {
+        let bus = started(&["echo"]).await;
+        let text: String = (0..9 << 20)
+            .map(|i| char::from(b'a' + (i % 23) as u8))
+            .collect();
+        let answer: String = bus.request_as("echo", &text).await.expect("answered");
+        assert!(answer == text);
+        bus.stop().await.expect("stops");
+    });
+}
+
+#[test]
+fn a_request_above_the_limit_is_refused_and_the_bus_goes_on() {
+    alone_async(|| async {
+        let mut limits = LimitsConfig::new();
+        limits.max_input_buffer = Some(10_000);
+        let bus = StdioBus::builder()
+            .pool(zoo_pool(&["echo"]))
+            .limits(limits)
+            .build()
+            .expect("valid");
+        bus.start().await.expect("starts");
+        let text = "x".repeat(10_001);
+        assert_kind(bus.request("echo", &text).await, ErrorCode::InvalidArgument);
+        assert_eq!(
+            bus.request("echo", json!([1])).await.expect("answered"),
+            json!([1])
+        );
+        bus.stop().await.expect("stops");
+    });
+}
+
+#[test]
+fn a_session_stays_with_its_worker_and_requests_without_one_are_spread() {
+    alone_async(|| async {
+        let bus = started(&["echo"]).await;
+        let pid = bus.request("pid", json!({})).await.expect("answered");
+        for _ in 0..10 {
+            assert_eq!(bus.request("pid", json!({})).await.expect("answered"), pid);
+        }
+        let mut seen = std::collections::HashSet::new();
+        for _ in 0..10 {
+            let options = RequestOptions::new().unpinned();
+            let pid = bus
+                .request_with("pid", json!({}), options)
+                .await
+                .expect("answered");
+            seen.insert(pid.to_string());
+        }
+        assert_eq!(seen.len(), 2);
+        bus.stop().await.expect("stops");
+    });
+}
+
+#[test]
+fn with_two_pools_a_request_names_the_one_it_is_for() {
+    alone_async(|| async {
+        let second = {
+            let mut pool = zoo_pool(&["echo", "crlf"]);
+            pool.id = "other".into();
+            pool
+        };
+        let bus = StdioBus::builder()
+            .pool(zoo_pool(&["echo"]))
+            .pool(second)
+            .build()
+            .expect("ok");
+        bus.start().await.expect("starts");
+
+        let error = assert_kind(
+            bus.request("args", json!({})).await,
+            ErrorCode::InvalidArgument,
+        );
+        assert_eq!(error.rpc_code(), Some(-32010), "{error:?}");
+        assert!(!error.is_retryable());
+        for (options, args) in [
+            (RequestOptions::new().pool("zoo"), json!(["echo"])),
+            (RequestOptions::new().pool("other"), json!(["echo", "crlf"])),
+            (
+                RequestOptions::new().agent_id("other"),
+                json!(["echo", "crlf"]),
+            ),
+        ] {
+            let options = options.session_id("s");
+            assert_eq!(
+                bus.request_with("args", json!({}), options)
+                    .await
+                    .expect("ok"),
+                args
+            );
+        }
+        let unknown = RequestOptions::new().pool("nobody");
+        assert_kind(
+            bus.request_with("args", json!({}), unknown).await,
+            ErrorCode::InvalidArgument,
+        );
+        bus.stop().await.expect("stops");
+    });
+}
+
+#[test]
+fn a_worker_that_exits_ends_its_requests_with_what_is_known_about_it() {
+    alone_async(|| async {
+        let bus = started(&["echo"]).await;
+        let held = tokio::spawn(bus.request("hold", json!({})));
+        eventually("it is pending", || bus.pending_count() == Some(1)).await;
+        let exited = bus.request("exit", json!({"code": 7})).await;
+        for result in [exited, held.await.expect("no panic")] {
+            let error = assert_kind(result, ErrorCode::TransportError);
+            assert_eq!(error.rpc_code(), Some(-32011), "{error:?}");
+            let exit = error.exit().expect("how it ended");
+            assert_eq!(
+                (exit.pool.as_str(), exit.code, exit.signal),
+                ("zoo", Some(7), None)
+            );
+        }
+        bus.stop().await.expect("stops");
+    });
+}
+
+#[test]
+fn what_a_worker_asks_is_refused_rather_than_left_open() {
+    alone_async(|| async {
+        let bus = started(&["echo"]).await;
+        let answer = bus.request("ask", json!({})).await.expect("answered");
+        assert_eq!(answer["error"]["code"], -32601, "{answer}");
+        bus.stop().await.expect("stops");
+    });
+}
+
+// ---- notifications and raw messages ------------------------------------------------------------
+
+#[test]
+fn notifications_reach_the_worker_of_the_session() {
+    alone_async(|| async {
+        let bus = started(&["echo"]).await;
+        for i in 0..5 {
+            bus.notify("note", json!({"i": i})).await.expect("accepted");
+        }
+        let session = bus.client_session_id();
+        bus.send(&format!(
+            r#"{{"jsonrpc":"2.0","method":"note","sessionId":"{session}"}}"#
+        ))
+        .await
+        .expect("accepted");
+        assert_eq!(bus.request("seen", json!({})).await.expect("answered"), 6);
+        bus.stop().await.expect("stops");
+    });
+}
+
+#[test]
+fn messages_that_are_no_messages_are_refused() {
+    alone_async(|| async {
+        let bus = started(&["echo"]).await;
+        for bad in [
+            "",
+            "hello",
+            "[]",
+            "{\"a\":\n1}",
+            "{} {}",
+            r#"{"id":1,"method":"echo"}"#,
+        ] {
+            assert_kind(bus.send(bad).await, ErrorCode::InvalidArgument);
+        }
+        assert_kind(
+            bus.notify_with("note", json!({}), short()).await,
+            ErrorCode::InvalidArgument,
+        );
+        bus.stop().await.expect("stops");
+    });
+}
+
+// ---- lifecycle ---------------------------------------------------------------------------------
+
+#[test]
+fn a_bus_goes_through_its_states_once() {
+    alone_async(|| async {
+        let bus = StdioBus::builder()
+            .pool(zoo_pool(&["echo"]))
+            .build()
+            .expect("valid");
+        assert_eq!(bus.state(), BusState::Created);
+        assert_kind(
+            bus.request("echo", json!({})).await,
+            ErrorCode::InvalidState,
+        );
+        assert_kind(bus.notify("echo", json!({})).await, ErrorCode::InvalidState);
+        bus.start().await.expect("starts");
+        assert!(bus.is_running());
+        assert_kind(bus.start().await, ErrorCode::InvalidState);
+        bus.stop().await.expect("stops");
+        assert_eq!(bus.state(), BusState::Stopped);
+        assert_kind(bus.start().await, ErrorCode::InvalidState);
+        let error = assert_kind(
+            bus.request("echo", json!({})).await,
+            ErrorCode::InvalidState,
+        );
+        assert!(
+            error.to_string().contains("can't be started again"),
+            "{error}"
+        );
+        bus.stop().await.expect("stopping twice is allowed");
+    });
+}
+
+#[test]
+fn a_bus_that_was_never_started_leaves_nothing() {
+    alone_async(|| async {
+        let bus = StdioBus::builder()
+            .pool(zoo_pool(&["echo"]))
+            .build()
+            .expect("valid");
+        bus.stop().await.expect("stops");
+        assert_eq!(bus.state(), BusState::Stopped);
+        drop(
+            StdioBus::builder()
+                .pool(zoo_pool(&["echo"]))
+                .build()
+                .expect("valid"),
+        );
+    });
+}
+
+#[test]
+fn a_program_that_is_missing_fails_the_start_with_its_name_and_the_reason() {
+    alone_async(|| async {
+        let bus = StdioBus::builder()
+            .pool(zoo_pool(&["echo"]))
+            .pool(PoolConfig::new("missing", "/no/such/program"))
+            .build()
+            .expect("valid");
+        let error = assert_kind(bus.start().await, ErrorCode::Unavailable);
+        let text = error.to_string();
+        assert!(text.contains("/no/such/program"), "{text}");
+        assert!(text.contains("No such file or directory"), "{text}");
+        assert_eq!(bus.state(), BusState::Stopped);
+        assert_kind(bus.start().await, ErrorCode::InvalidState);
+    });
+}
+
+#[test]
+fn a_configuration_that_is_not_valid_fails_the_build() {
+    alone(|| {
+        let refused = |json: &str| {
+            let error = assert_kind(
+                StdioBus::builder().config_json(json).build(),
+                ErrorCode::InvalidArgument,
+            );
+            error.to_string()
+        };
+        let text =
+            refused("{\n \"pools\": [{\"id\": \"a\", \"command\": \"c\", \"instances\": -1}]\n}");
+        for part in ["config: ", "line 2", "column", "instances"] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        refused("");
+        refused("{");
+        refused(r#"{"pools": []}"#);
+
+        let error = StdioBus::builder().config_path("/no/such/file").build();
+        let text = assert_kind(error, ErrorCode::InvalidArgument).to_string();
+        assert!(text.contains("/no/such/file"), "{text}");
+        let twice = StdioBus::builder()
+            .pool(zoo_pool(&[]))
+            .pool(zoo_pool(&[]))
+            .build();
+        let text = assert_kind(twice, ErrorCode::InvalidArgument).to_string();
+        assert!(text.contains("\"zoo\"") && text.contains("id"), "{text}");
+    });
+}
+
+#[test]
+fn a_stop_ends_what_is_in_flight_at_once() {
+    alone_async(|| async {
+        let bus = started(&["echo"]).await;
+        let held: Vec<_> = (0..100)
+            .map(|_| tokio::spawn(bus.request("hold", json!({}))))
+            .collect();
+        eventually("all are pending", || bus.pending_count() == Some(100)).await;
+        let start = Instant::now();
+        let stop = tokio::spawn({
+            let bus = bus.clone();
+            async move { bus.stop().await }
+        });
+        for task in held {
+            let error = assert_kind(task.await.expect("no panic"), ErrorCode::TransportError);
+            assert_eq!(error.to_string(), "bus is shutting down");
+        }
+        assert!(
+            start.elapsed() < Duration::from_secs(1),
+            "{:?}",
+            start.elapsed()
+        );
+        let report = stop.await.expect("no panic").expect("stops");
+        assert_eq!(
+            (report.exits.len(), report.terminated(), report.killed()),
+            (2, 0, 0)
+        );
+        assert_eq!(bus.pending_count(), Some(0));
+    });
+}
+
+#[test]
+fn workers_that_ignore_everything_are_killed_in_time() {
+    alone_async(|| async {
+        let bus = started(&["ignore-term"]).await;
+        let start = Instant::now();
+        let report = bus
+            .stop_with_timeout(Duration::from_secs(2))
+            .await
+            .expect("stops");
+        assert!(
+            start.elapsed() < Duration::from_secs(3),
+            "{:?}",
+            start.elapsed()
+        );
+        assert_eq!(report.killed(), 2, "{report:?}");
+    });
+}
+
+#[test]
+fn a_drain_lets_what_is_in_flight_end() {
+    alone_async(|| async {
+        let bus = started(&["echo"]).await;
+        let slow = tokio::spawn(bus.request("sleep", json!({"ms": 200})));
+        eventually("it is pending", || bus.pending_count() == Some(1)).await;
+        let drain = tokio::spawn({
+            let bus = bus.clone();
+            async move { bus.drain(Duration::from_secs(20)).await }
+        });
+        eventually("it drains", || bus.state() == BusState::Stopping).await;
+        assert_kind(
+            bus.request("echo", json!({})).await,
+            ErrorCode::TransportError,
+        );
+        assert_eq!(
+            slow.await.expect("no panic").expect("answered"),
+            json!({"ms": 200})
+        );
+        drain.await.expect("no panic").expect("drains");
+        assert_eq!(bus.state(), BusState::Stopped);
+    });
+}
+
+#[test]
+fn a_drain_ends_what_takes_too_long() {
+    alone_async(|| async {
+        let bus = started(&["echo"]).await;
+        let held = tokio::spawn(bus.request("hold", json!({})));
+        eventually("it is pending", || bus.pending_count() == Some(1)).await;
+        bus.drain(Duration::from_millis(100)).await.expect("drains");
+        assert_kind(held.await.expect("no panic"), ErrorCode::TransportError);
+    });
+}
+
+#[test]
+fn dropping_the_bus_ends_everything_without_waiting() {
+    alone_async(|| async {
+        let bus = started(&["ignore-eof"]).await;
+        let workers = bus.workers().await.expect("listed");
+        let pids: Vec<u32> = workers.iter().filter_map(|worker| worker.pid).collect();
+        assert_eq!(pids.len(), 2);
+        let held = tokio::spawn(bus.request("hold", json!({})));
+        eventually("it is pending", || bus.pending_count() == Some(1)).await;
+
+        let start = Instant::now();
+        drop(bus);
+        assert!(
+            start.elapsed() < Duration::from_millis(100),
+            "{:?}",
+            start.elapsed()
+        );
+        let error = assert_kind(held.await.expect("no panic"), ErrorCode::TransportError);
+        assert_eq!(error.to_string(), "bus is shutting down");
+        assert_gone(&pids, BOUND);
+    });
+}
+
+/// Polls on this thread, with nothing of tokio around.
+fn block_on<F: Future>(future: F) -> F::Output {
+    struct Unpark(Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => thread::park(),
+        }
+    }
+}
+
+#[test]
+fn no_particular_runtime_is_needed() {
+    alone(|| {
+        let bus = StdioBus::builder()
+            .pool(zoo_pool(&["echo"]))
+            .build()
+            .expect("valid");
+        block_on(bus.start()).expect("starts");
+        assert_eq!(
+            block_on(bus.request("echo", json!([1]))).expect("answered"),
+            json!([1])
+        );
+        assert_kind(
+            block_on(bus.request_with("hold", json!({}), short())),
+            ErrorCode::Timeout,
+        );
+        block_on(bus.stop()).expect("stops");
+    });
+}
+
+// ---- what a bus tells --------------------------------------------------------------------------
+
+#[test]
+fn the_counts_are_right() {
+    alone_async(|| async {
+        let bus = started(&["echo"]).await;
+        assert_eq!(bus.worker_count(), Some(2));
+        assert_eq!(
+            (bus.client_count(), bus.session_count()),
+            (Some(0), Some(0))
+        );
+        for _ in 0..3 {
+            bus.request("echo", json!({})).await.expect("answered");
+        }
+        assert_eq!(
+            (bus.session_count(), bus.pending_count()),
+            (Some(1), Some(0))
+        );
+        let stats = bus.stats().await.expect("counted");
+        assert_eq!((stats.messages_in, stats.messages_out), (3, 3), "{stats:?}");
+        assert!(stats.bytes_in > 0 && stats.bytes_out > 0, "{stats:?}");
+
+        let workers = bus.workers().await.expect("listed");
+        assert_eq!(workers.len(), 2);
+        for (number, worker) in workers.iter().enumerate() {
+            assert_eq!((worker.id, worker.pool.as_str()), (number, "zoo"));
+            assert_eq!(worker.state, WorkerState::Ready);
+            assert_eq!(
+                (worker.generation, worker.restarts, worker.pending),
+                (1, 0, 0)
+            );
+            assert!(worker.pid.is_some());
+        }
+        bus.stop().await.expect("stops");
+        assert_eq!(bus.worker_count(), Some(0));
+        assert_eq!(bus.stats().await.expect("the last ones").messages_in, 3);
+    });
+}
+
+#[test]
+fn events_tell_a_workers_life_in_order() {
+    alone_async(|| async {
+        let bus = StdioBus::builder()
+            .pool(zoo_pool(&["echo"]))
+            .build()
+            .expect("valid");
+        let mut events = bus.events();
+        bus.start().await.expect("starts");
+        bus.request("exit", json!({"code": 3}))
+            .await
+            .expect_err("it exits");
+        let mut told = Vec::new();
+        while told.iter().filter(|word| **word == "ready").count() < 2 {
+            let event = tokio::time::timeout(BOUND, events.next())
+                .await
+                .expect("in time");
+            match event.expect("the bus runs") {
+                Event::WorkerStarted(worker) => {
+                    assert!(worker.pid.is_some());
+                    told.push("started");
+                }
+                Event::WorkerReady(_) => told.push("ready"),
+                Event::WorkerStopped { exit, .. } => {
+                    assert_eq!(exit.code, Some(3));
+                    told.push("stopped");
+                }
+                Event::WorkerRestarting { .. } => told.push("restarting"),
+                _ => {}
+            }
+        }
+        assert_eq!(
+            told,
+            [
+                "started",
+                "ready",
+                "stopped",
+                "restarting",
+                "started",
+                "ready"
+            ]
+        );
+        bus.stop().await.expect("stops");
+        while events.next().await.is_some() {}
+        assert_eq!(events.lagged(), 0);
+    });
+}
+
+#[test]
+fn log_lines_go_to_the_sink_even_if_it_panics() {
+    alone_async(|| async {
+        static LINES: AtomicUsize = AtomicUsize::new(0);
+        std::panic::set_hook(Box::new(|_| {}));
+        let bus = StdioBus::builder()
+            .pool(zoo_pool(&["echo"]))
+            .on_log(|_, _| {
+                LINES.fetch_add(1, Ordering::Relaxed);
+                panic!("a bad sink");
+            })
+            .build()
+            .expect("valid");
+        bus.start().await.expect("starts");
+        bus.request("echo", json!({})).await.expect("answered");
+        bus.stop().await.expect("stops");
+        let _ = std::panic::take_hook();
+        assert!(LINES.load(Ordering::Relaxed) > 0);
+    });
+}
+
+// ---- listeners ---------------------------------------------------------------------------------
+
+#[test]
+fn other_processes_come_in_through_several_listeners() {
+    alone_async(|| async {
+        let dir = TempDir::new();
+        let (first, second) = (dir.path("1.sock"), dir.path("2.sock"));
+        let bus = StdioBus::builder()
+            .pool(zoo_pool(&["echo"]))
+            .listen(ListenMode::unix(&first))
+            .listen(ListenMode::tcp("127.0.0.1", 0))
+            .listen(ListenMode::unix(&second))
+            .build()
+            .expect("valid");
+        assert_eq!(bus.listen_addrs(), []);
+        bus.start().await.expect("starts");
+        let addresses = bus.listen_addrs();
+        let [
+            ListenAddr::Unix(a),
+            ListenAddr::Tcp(tcp),
+            ListenAddr::Unix(b),
+        ] = &addresses[..]
+        else {
+            panic!("{addresses:?}");
+        };
+        assert_eq!((a, b), (&first, &second));
+        assert_ne!(tcp.port(), 0);
+        tokio::task::block_in_place(|| {
+            let mut clients = [
+                common::Client::unix(a),
+                common::Client::tcp(&tcp.to_string()),
+                common::Client::unix(b),
+            ];
+            for (number, client) in clients.iter_mut().enumerate() {
+                let answer = client.ask(&format!(
+                    r#"{{"id":1,"method":"echo","params":[{number}]}}"#
+                ));
+                assert_eq!(answer["result"], json!([number]));
+            }
+            assert_eq!(bus.client_count(), Some(3));
+        });
+        eventually("the clients are gone", || bus.client_count() == Some(0)).await;
+        bus.stop().await.expect("stops");
+        assert!(!first.exists() && !second.exists());
+    });
+}
+
+#[test]
+fn an_address_that_can_not_be_bound_fails_the_start() {
+    alone_async(|| async {
+        let dir = TempDir::new();
+        let path = dir.path("no such folder/bus.sock");
+        let bus = StdioBus::builder()
+            .pool(zoo_pool(&["echo"]))
+            .listen(ListenMode::unix(&path))
+            .build()
+            .expect("valid");
+        let mut events = bus.events();
+        let error = assert_kind(bus.start().await, ErrorCode::Unavailable);
+        assert!(error.to_string().contains("bus.sock"), "{error}");
+        assert_eq!(events.next().await, None, "no worker was started");
+    });
+}
+
+#[test]
+fn a_client_can_be_served_over_descriptors() {
+    alone_async(|| async {
+        use std::io::{BufRead, BufReader, Write};
+        use std::os::unix::net::UnixStream;
+
+        let bus = started(&["echo"]).await;
+        let (mine, theirs) = UnixStream::pair().expect("a pair");
+        let client = bus
+            .adopt_client(theirs.try_clone().expect("cloned"), theirs)
+            .await
+            .expect("adopted");
+        assert!(client.id() > 0);
+        let answer = tokio::task::block_in_place(|| {
+            (&mine)
+                .write_all(b"{\"id\":1,\"method\":\"echo\",\"params\":[1]}\n")
+                .expect("sent");
+            let mut line = String::new();
+            BufReader::new(&mine)
+                .read_line(&mut line)
+                .expect("answered");
+            serde_json::from_str::<Value>(&line).expect("JSON")
+        });
+        assert_eq!(answer["result"], json!([1]));
+        drop(mine);
+        assert_eq!(client.closed().await, "closed");
+        bus.stop().await.expect("stops");
+    });
+}

@@ -1,0 +1,447 @@
+#include "bus.h"
+
+#include <errno.h>
+#include <unistd.h>
+#ifdef __APPLE__
+#include <sys/random.h>
+#endif
+
+/* ---- create and destroy ------------------------------------------------------------- */
+
+static void on_deadline(sb_timer *timer);
+
+static uint64_t random_seed(void)
+{
+    uint64_t seed = 0;
+    if (getentropy(&seed, sizeof seed) != 0) seed = (uint64_t)getpid() * 0x9e3779b97f4a7c15u;
+    return seed;
+}
+
+static char *copy_string(const char *text)
+{
+    return text == NULL ? NULL : sb_strndup(text, strlen(text));
+}
+
+static bool copy_listener(stdio_bus_t *bus, const stdio_bus_listener_config_t *listener)
+{
+    bus->first_listener.size = sizeof bus->first_listener;
+    bus->first_listener.mode = (uint32_t)listener->mode;
+    bus->first_listener.tcp_port = listener->tcp_port;
+    bus->first_listener.tcp_host = bus->first_host = copy_string(listener->tcp_host);
+    bus->first_listener.unix_path = bus->first_path = copy_string(listener->unix_path);
+    return (listener->tcp_host == NULL) == (bus->first_host == NULL) &&
+           (listener->unix_path == NULL) == (bus->first_path == NULL);
+}
+
+static void copy_options(stdio_bus_t *bus, const stdio_bus_options_t *options, const stdio_bus_ext_options_t *ext)
+{
+    bus->options = *options;
+    bus->options.config_path = bus->options.config_json = NULL;
+    if (ext != NULL && ext->size >= sizeof *ext) bus->ext = *ext;
+    bus->ctx.hooks = sb_bus_hooks;
+    bus->ctx.log_level = options->log_level;
+    bus->ctx.parent_death_signal = bus->ext.flags & STDIO_BUS_CREATE_PARENT_DEATH_SIGNAL;
+    bus->ctx.stderr_inherit = bus->ext.flags & STDIO_BUS_CREATE_STDERR_INHERIT;
+    bus->no_host = bus->ext.flags & STDIO_BUS_CREATE_NO_HOST;
+}
+
+static int read_config(stdio_bus_t *bus, const stdio_bus_options_t *options)
+{
+    char error[SB_CONFIG_ERROR_MAX] = "config: neither config_path nor config_json is set";
+    int status = STDIO_BUS_ERR_CONFIG;
+    if (options->config_path != NULL) {
+        status = sb_config_load(&bus->config, options->config_path, error);
+    } else if (options->config_json != NULL) {
+        status = sb_config_parse(&bus->config, sb_span_of(options->config_json), error);
+    }
+    if (status != STDIO_BUS_OK) sb_report_error(bus, status, "%s", error);
+    for (size_t i = 0; i < bus->config.warning_count; i++) {
+        sb_log(&bus->ctx, SB_LOG_WARN, "%s", bus->config.warnings[i]);
+    }
+    return status;
+}
+
+static bool check_options(stdio_bus_t *bus, const stdio_bus_options_t *options)
+{
+    const stdio_bus_listener_config_t *listener = &options->listener;
+    if (options->on_message == NULL && bus->ext.on_frame == NULL) {
+        sb_report_error(bus, STDIO_BUS_ERR_INVALID, "on_message is required");
+    } else if (listener->mode > STDIO_BUS_LISTEN_UNIX) {
+        sb_report_error(bus, STDIO_BUS_ERR_INVALID, "listener.mode is not one of 0, 1, 2");
+    } else if (listener->mode == STDIO_BUS_LISTEN_UNIX && listener->unix_path == NULL) {
+        sb_report_error(bus, STDIO_BUS_ERR_INVALID, "listener.unix_path is required");
+    } else {
+        return true;
+    }
+    return false;
+}
+
+/* What create does after the structure itself. False, after on_error, on failure; destroy cleans up. */
+static bool build(stdio_bus_t *bus, const stdio_bus_options_t *options)
+{
+    sb_ctx *ctx = &bus->ctx;
+    int error;
+    if (!check_options(bus, options) || read_config(bus, options) != STDIO_BUS_OK) return false;
+    ctx->limits = bus->config.limits;
+    sb_router_init(&ctx->router, random_seed(), ctx->limits.max_sessions);
+    sb_peer_init(&ctx->router, &bus->host, false);
+    error = sb_loop_init(&ctx->loop, sb_clock_system(), bus->ext.flags & STDIO_BUS_CREATE_POLL);
+    if (error != 0) {
+        sb_report_error(bus, STDIO_BUS_ERR, "cannot open the event loop: %s", strerror(error));
+        return false;
+    }
+    /* One byte more, for the NUL behind a frame that ends with the buffer. */
+    ctx->scratch = sb_alloc(SB_SCRATCH_SIZE + 1);
+    if (ctx->scratch != NULL && copy_listener(bus, &options->listener) &&
+        sb_timer_register(&ctx->loop.timers, &bus->timer, on_deadline) && sb_pools_init(bus)) {
+        return true;
+    }
+    sb_report_error(bus, STDIO_BUS_ERR_BUFFER, "out of memory");
+    return false;
+}
+
+stdio_bus_t *stdio_bus_create_ext(const stdio_bus_options_t *options, const stdio_bus_ext_options_t *ext)
+{
+    stdio_bus_t *bus;
+    if (options == NULL) return NULL;
+    bus = sb_calloc(1, sizeof *bus);
+    if (bus == NULL) return NULL;
+    copy_options(bus, options, ext);
+    if (build(bus, options)) return bus;
+    stdio_bus_destroy(bus);
+    return NULL;
+}
+
+stdio_bus_t *stdio_bus_create(const stdio_bus_options_t *options)
+{
+    return stdio_bus_create_ext(options, NULL);
+}
+
+static void free_letters(stdio_bus_t *bus)
+{
+    while (bus->letters != NULL) {
+        sb_letter *letter = bus->letters;
+        bus->letters = letter->next;
+        sb_free(letter);
+    }
+}
+
+void stdio_bus_destroy(stdio_bus_t *bus)
+{
+    if (bus == NULL) return;
+    if (bus->in_step) {
+        bus->destroy_wanted = true;
+        return;
+    }
+    /* From here on the host hears nothing but log lines. */
+    bus->options.on_worker = NULL;
+    bus->options.on_client_disconnect = NULL;
+    bus->ext.on_event = NULL;
+    bus->state = STDIO_BUS_STATE_STOPPED;
+    sb_clients_close_listeners(bus);
+    sb_clients_close_all(bus, "shutdown");
+    sb_clients_free_closed(bus);
+    sb_pools_free(bus);
+    free_letters(bus);
+    sb_free(bus->listeners);
+    sb_timer_unregister(&bus->ctx.loop.timers, &bus->timer);
+    sb_router_free(&bus->ctx.router);
+    sb_chunks_free(&bus->ctx.chunks);
+    sb_loop_free(&bus->ctx.loop);
+    sb_buf_free(&bus->compose);
+    sb_buf_free(&bus->plain);
+    sb_free(bus->ctx.scratch);
+    sb_free(bus->first_host);
+    sb_free(bus->first_path);
+    sb_config_free(&bus->config);
+    sb_free(bus);
+}
+
+/* ---- start and stop --------------------------------------------------------------------- */
+
+static int start_all(stdio_bus_t *bus)
+{
+    int status = STDIO_BUS_OK;
+    if (bus->first_listener.mode != STDIO_BUS_LISTEN_NONE) {
+        status = sb_clients_listen(bus, &bus->first_listener);
+        if (status >= 0) status = STDIO_BUS_OK;
+    }
+    return status == STDIO_BUS_OK ? sb_pools_start(bus) : status;
+}
+
+int stdio_bus_start(stdio_bus_t *bus)
+{
+    int status;
+    if (bus == NULL) return STDIO_BUS_ERR_INVALID;
+    if (bus->in_step || bus->state != STDIO_BUS_STATE_CREATED) return STDIO_BUS_ERR_STATE;
+    bus->in_step = true;
+    bus->state = STDIO_BUS_STATE_STARTING;
+    status = start_all(bus);
+    if (status == STDIO_BUS_OK) {
+        bus->state = STDIO_BUS_STATE_RUNNING;
+    } else {
+        for (size_t i = 0; i < bus->worker_count; i++) sb_worker_abort(bus->workers[i]);
+        sb_clients_close_listeners(bus);
+        bus->state = STDIO_BUS_STATE_STOPPED;
+    }
+    bus->in_step = false;
+    sb_bus_settle(bus);
+    if (bus->destroy_wanted) {
+        bus->destroy_wanted = false;
+        stdio_bus_destroy(bus);
+    }
+    return status;
+}
+
+static void begin_stop(stdio_bus_t *bus, uint64_t timeout_ms)
+{
+    sb_clients_close_listeners(bus);
+    bus->overdue = timeout_ms == 0;
+    sb_timer_set(&bus->ctx.loop.timers, &bus->timer, sb_clock_now(&bus->ctx.loop.clock) + timeout_ms);
+    sb_pools_stop(bus, timeout_ms);
+}
+
+static void on_deadline(sb_timer *timer)
+{
+    stdio_bus_t *bus = SB_CONTAINER(timer, stdio_bus_t, timer);
+    if (bus->state == STDIO_BUS_STATE_RUNNING) {
+        bus->state = STDIO_BUS_STATE_STOPPING;
+        begin_stop(bus, bus->grace_ms);
+    } else {
+        bus->overdue = true;
+    }
+}
+
+static bool clients_have_read(const stdio_bus_t *bus)
+{
+    for (const sb_conn *conn = bus->clients; conn != NULL; conn = conn->next) {
+        if (conn->sink.outbox.bytes > 0) return false;
+    }
+    return true;
+}
+
+/* Ends draining or stopping, if nothing is left to wait for. */
+static void progress(stdio_bus_t *bus)
+{
+    if (bus->stop_wanted) {
+        bus->stop_wanted = false;
+        begin_stop(bus, bus->stop_ms);
+    }
+    if (bus->state == STDIO_BUS_STATE_RUNNING && bus->draining && bus->ctx.router.pending == 0 &&
+        bus->letters == NULL && clients_have_read(bus)) {
+        bus->state = STDIO_BUS_STATE_STOPPING;
+        begin_stop(bus, bus->grace_ms);
+    }
+    if (bus->state != STDIO_BUS_STATE_STOPPING || sb_pools_running(bus)) return;
+    sb_sink_flush_all(&bus->ctx);
+    if (!bus->overdue && (bus->letters != NULL || !clients_have_read(bus))) return;
+    sb_timer_cancel(&bus->ctx.loop.timers, &bus->timer);
+    sb_clients_close_all(bus, "shutdown");
+    bus->state = STDIO_BUS_STATE_STOPPED;
+}
+
+int sb_bus_stop(stdio_bus_t *bus, uint64_t timeout_ms)
+{
+    switch (bus->state) {
+    case STDIO_BUS_STATE_CREATED: bus->state = STDIO_BUS_STATE_STOPPED; return STDIO_BUS_OK;
+    case STDIO_BUS_STATE_STARTING: return STDIO_BUS_ERR_STATE;
+    case STDIO_BUS_STATE_STOPPED: return STDIO_BUS_OK;
+    case STDIO_BUS_STATE_STOPPING:
+        if (timeout_ms != 0) return STDIO_BUS_OK;
+        break;
+    case STDIO_BUS_STATE_RUNNING: break;
+    }
+    bus->state = STDIO_BUS_STATE_STOPPING;
+    bus->stop_wanted = true;
+    bus->stop_ms = timeout_ms;
+    /* Inside a callback a worker's frames are being walked: it can't be closed just now. */
+    if (!bus->in_step) {
+        bus->in_step = true;
+        progress(bus);
+        bus->in_step = false;
+    }
+    return STDIO_BUS_OK;
+}
+
+int stdio_bus_stop(stdio_bus_t *bus, int timeout_sec)
+{
+    int status;
+    if (bus == NULL || timeout_sec < 0) return STDIO_BUS_ERR_INVALID;
+    status = sb_bus_stop(bus, (uint64_t)timeout_sec * 1000u);
+    sb_bus_settle(bus);
+    return status;
+}
+
+/* ---- step ----------------------------------------------------------------------------------- */
+
+void sb_bus_settle(stdio_bus_t *bus)
+{
+    sb_loop *loop = &bus->ctx.loop;
+    if (bus->in_step || loop->alarm.fd < 0) return;
+    if (bus->ctx.dirty != NULL || bus->letters != NULL || bus->closed != NULL) sb_loop_wake(loop);
+    sb_loop_settle(loop);
+}
+
+int stdio_bus_step(stdio_bus_t *bus, int timeout_ms)
+{
+    int handled;
+    if (bus == NULL) return STDIO_BUS_ERR_INVALID;
+    if (bus->in_step) return STDIO_BUS_ERR_STATE;
+    if (bus->state == STDIO_BUS_STATE_STOPPED || bus->state == STDIO_BUS_STATE_CREATED) return 0;
+    bus->in_step = true;
+    sb_sink_flush_all(&bus->ctx);
+    handled = sb_deliver_letters(bus);
+    if (handled > 0 || bus->letters != NULL || bus->stop_wanted) timeout_ms = 0;
+    handled += sb_loop_turn(&bus->ctx.loop, timeout_ms);
+    handled += sb_deliver_letters(bus);
+    sb_sink_flush_all(&bus->ctx);
+    if (bus->state != STDIO_BUS_STATE_RUNNING || bus->draining) progress(bus);
+    sb_clients_free_closed(bus);
+    bus->in_step = false;
+    if (bus->destroy_wanted) {
+        bus->destroy_wanted = false;
+        stdio_bus_destroy(bus);
+        return handled;
+    }
+    sb_bus_settle(bus);
+    return handled;
+}
+
+/* ---- messages ------------------------------------------------------------------------------- */
+
+static sb_span trim(sb_span frame)
+{
+    while (frame.len > 0 && (frame.ptr[frame.len - 1] == '\n' || frame.ptr[frame.len - 1] == '\r')) frame.len--;
+    return frame;
+}
+
+/* A newline between tokens is legal JSON, but would end the frame too early. */
+static int submit_flattened(stdio_bus_t *bus, const sb_sender *sender, sb_span frame)
+{
+    char *copy = sb_strndup(frame.ptr, frame.len);
+    sb_span flat = {copy, frame.len};
+    int status;
+    if (copy == NULL) return STDIO_BUS_ERR_BUFFER;
+    for (size_t i = 0; i < frame.len; i++) {
+        if (copy[i] == '\n' || copy[i] == '\r') copy[i] = ' ';
+    }
+    status = sb_dispatch_from_client(bus, sender, flat);
+    sb_free(copy);
+    return status;
+}
+
+int sb_bus_submit(stdio_bus_t *bus, const sb_sender *sender, sb_span frame)
+{
+    int status;
+    frame = trim(frame);
+    if (bus->state != STDIO_BUS_STATE_RUNNING && bus->state != STDIO_BUS_STATE_STOPPING) return STDIO_BUS_ERR_STATE;
+    if (frame.len > bus->ctx.limits.max_input_buffer) {
+        bus->more.oversize_frames++;
+        return STDIO_BUS_ERR_BUFFER;
+    }
+    if (memchr(frame.ptr, '\n', frame.len) != NULL) {
+        status = submit_flattened(bus, sender, frame);
+    } else {
+        status = sb_dispatch_from_client(bus, sender, frame);
+    }
+    sb_bus_settle(bus);
+    return status;
+}
+
+int stdio_bus_ingest(stdio_bus_t *bus, const char *msg, size_t len)
+{
+    sb_sender sender = {0};
+    sb_span frame = {msg, len};
+    if (bus == NULL || msg == NULL) return STDIO_BUS_ERR_INVALID;
+    sender.peer = &bus->host;
+    return sb_bus_submit(bus, &sender, frame);
+}
+
+/* ---- queries ---------------------------------------------------------------------------------- */
+
+stdio_bus_state_t stdio_bus_get_state(const stdio_bus_t *bus)
+{
+    return bus == NULL ? STDIO_BUS_STATE_STOPPED : bus->state;
+}
+
+void stdio_bus_get_stats(const stdio_bus_t *bus, stdio_bus_stats_t *stats)
+{
+    if (bus != NULL && stats != NULL) *stats = bus->stats;
+}
+
+int stdio_bus_worker_count(const stdio_bus_t *bus)
+{
+    int count = 0;
+    if (bus == NULL) return STDIO_BUS_ERR_INVALID;
+    for (size_t i = 0; i < bus->worker_count; i++) count += bus->workers[i]->state == SB_WORKER_READY;
+    return count;
+}
+
+int stdio_bus_session_count(const stdio_bus_t *bus)
+{
+    return bus == NULL ? STDIO_BUS_ERR_INVALID : (int)bus->ctx.router.sessions.used;
+}
+
+int stdio_bus_pending_count(const stdio_bus_t *bus)
+{
+    return bus == NULL ? STDIO_BUS_ERR_INVALID : (int)bus->ctx.router.pending;
+}
+
+int stdio_bus_client_count(const stdio_bus_t *bus)
+{
+    return bus == NULL ? STDIO_BUS_ERR_INVALID : bus->client_count;
+}
+
+int stdio_bus_get_poll_fd(const stdio_bus_t *bus)
+{
+    if (bus == NULL) return -1;
+    /* The alarm behind the descriptor is only made for hosts that ask; that isn't a change they can see. */
+    return sb_loop_expose(&((stdio_bus_t *)(uintptr_t)bus)->ctx.loop);
+}
+
+/* ---- embedded workers ------------------------------------------------------------------------- */
+
+static sb_pool *pool_named(stdio_bus_t *bus, const char *id)
+{
+    for (size_t i = 0; i < bus->pool_count; i++) {
+        if (strcmp(bus->pools[i].config->id, id) == 0) return &bus->pools[i];
+    }
+    return NULL;
+}
+
+int stdio_bus_register_embedded_worker(stdio_bus_t *bus, int fd_to_worker, int fd_from_worker, const char *pool_id)
+{
+    sb_pool *pool;
+    sb_worker *worker;
+    bool nested;
+    int error;
+    if (bus == NULL || pool_id == NULL || fd_to_worker < 0 || fd_from_worker < 0 || fd_to_worker == fd_from_worker) {
+        return STDIO_BUS_ERR_INVALID;
+    }
+    if (bus->state != STDIO_BUS_STATE_RUNNING) return STDIO_BUS_ERR_STATE;
+    pool = pool_named(bus, pool_id);
+    if (pool == NULL) return STDIO_BUS_ENOTFOUND;
+    worker = sb_pool_add_worker(bus, pool);
+    if (worker == NULL) return STDIO_BUS_ERR_BUFFER;
+    nested = bus->in_step;
+    bus->in_step = true;
+    error = sb_worker_embed(worker, fd_to_worker, fd_from_worker);
+    bus->in_step = nested;
+    sb_bus_settle(bus);
+    return error == 0 ? worker->id : STDIO_BUS_ERR_WORKER;
+}
+
+int stdio_bus_unregister_embedded_worker(stdio_bus_t *bus, int worker_id)
+{
+    sb_worker *worker;
+    if (bus == NULL) return STDIO_BUS_ERR_INVALID;
+    if (worker_id < 0 || (size_t)worker_id >= bus->worker_count) return STDIO_BUS_ENOTFOUND;
+    worker = bus->workers[worker_id];
+    if (!worker->embedded) return STDIO_BUS_ENOTFOUND;
+    if (bus->in_step) return STDIO_BUS_ERR_STATE;
+    bus->in_step = true;
+    sb_worker_stop(worker, 0);
+    bus->in_step = false;
+    sb_bus_settle(bus);
+    return STDIO_BUS_OK;
+}

@@ -1,0 +1,212 @@
+/*
+ * bus.h - what makes up a bus, and how its parts call each other.
+ */
+#ifndef SB_BUS_H
+#define SB_BUS_H
+
+#include "answer.h"
+#include "conn.h"
+#include "listener.h"
+#include "splice.h"
+#include "stdio_bus_ext.h"
+#include "worker.h"
+
+/* Who sends a message, and what was said beside it. */
+typedef struct {
+    sb_peer *peer;
+    sb_conn *conn;       /* NULL: the host */
+    bool answer_errors;  /* refusals become answers; else only a status */
+    sb_span session;     /* plain text; absent: as the message says */
+    sb_span pool;
+} sb_sender;
+
+/* A message that waits for a worker of its pool to become ready. */
+typedef struct sb_queued {
+    struct sb_queued *next;
+    uint32_t client;  /* key of its sender */
+    uint32_t request; /* entry in the router; SB_NONE for a notification */
+    uint32_t serial;  /* of that entry: another one means the request is over */
+    size_t session_len;
+    size_t len;
+    char data[]; /* session (plain text), then the frame */
+} sb_queued;
+
+typedef struct {
+    const sb_pool_config *config;
+    uint32_t index;
+    sb_balance balance; /* its ready workers */
+    sb_peer waiting;    /* holds the requests in the queue */
+    sb_queued *head, *tail;
+    size_t queued_bytes;
+} sb_pool;
+
+/* A frame the bus made for the host, to be handed out by the next step. */
+typedef struct sb_letter {
+    struct sb_letter *next;
+    int32_t worker;
+    uint32_t generation;
+    size_t id_at, id_len;
+    size_t len;
+    char data[];
+} sb_letter;
+
+struct stdio_bus {
+    sb_ctx ctx; /* first, so that a ctx is its bus */
+    sb_config config;
+    stdio_bus_options_t options; /* callbacks and user data; its strings are not ours */
+    stdio_bus_ext_options_t ext;
+    stdio_bus_state_t state;
+    sb_pool *pools;
+    size_t pool_count;
+    sb_worker **workers; /* by id */
+    size_t worker_count;
+    sb_listener **listeners;
+    size_t listener_count;
+    stdio_bus_listen_options_t first_listener; /* from the v2 options, opened by start */
+    char *first_host, *first_path;
+    sb_peer host;
+    bool no_host; /* the host isn't interested in what belongs to nobody */
+    sb_conn *clients;
+    sb_conn *closed; /* to be freed at the end of the step */
+    int client_count;
+    int last_client_id;
+    sb_letter *letters, *last_letter;
+    sb_buf compose; /* a frame while it is put together */
+    sb_buf plain;   /* a session name while it is decoded */
+    sb_timer timer; /* end of draining, or of stopping */
+    uint64_t grace_ms; /* for the stop that follows draining */
+    uint64_t stop_ms;  /* for the stop that was asked for inside a callback */
+    bool stop_wanted;
+    bool draining;
+    bool overdue; /* the time for stopping has passed */
+    bool in_step;
+    bool destroy_wanted;
+    stdio_bus_stats_t stats;
+    stdio_bus_ext_stats_t more;
+};
+
+static inline stdio_bus_t *sb_bus_of(sb_ctx *ctx)
+{
+    return (stdio_bus_t *)(void *)ctx;
+}
+
+/* ---- bus.c ------------------------------------------------------------------ */
+
+/* Where a function of the API ends: makes the poll fd agree with what is to be done. */
+void sb_bus_settle(stdio_bus_t *bus);
+
+/* stdio_bus_stop_within without its checks. */
+int sb_bus_stop(stdio_bus_t *bus, uint64_t timeout_ms);
+
+/* stdio_bus_submit without its checks. */
+int sb_bus_submit(stdio_bus_t *bus, const sb_sender *sender, sb_span frame);
+
+/* ---- dispatch.c: the way of a message ----------------------------------------- */
+
+/* Takes a message from a client or the host. Returns a status; a client has its answer by then. */
+int sb_dispatch_from_client(stdio_bus_t *bus, const sb_sender *sender, sb_span frame);
+void sb_dispatch_client_oversize(stdio_bus_t *bus, const sb_sender *sender, sb_span beginning);
+void sb_dispatch_from_worker(stdio_bus_t *bus, sb_worker *worker, sb_span frame);
+void sb_dispatch_worker_oversize(stdio_bus_t *bus, sb_worker *worker, sb_span beginning);
+
+/* Sends a message into a pool whose sender has been looked at before. */
+int sb_dispatch_to_pool(stdio_bus_t *bus, const sb_sender *sender, sb_pool *pool, sb_span session, sb_span frame);
+
+/* ---- depart.c: when somebody leaves ------------------------------------------------ */
+
+/* Answers a worker's request that no client can answer. */
+void sb_dispatch_decline(stdio_bus_t *bus, sb_worker *worker, sb_span id, bool permission);
+
+/* A worker is gone, or a pool has failed: everything it had to answer ends with this error. */
+void sb_dispatch_fail_held(stdio_bus_t *bus, sb_peer *holder, const sb_error *error, int worker, uint32_t generation);
+
+/* A worker is gone: what it asked clients is no longer asked. */
+void sb_dispatch_forget_asked(stdio_bus_t *bus, sb_peer *worker);
+
+/* A client can't answer any more: the workers that wait for it are told. */
+void sb_dispatch_decline_held(stdio_bus_t *bus, sb_peer *client);
+
+/* A client is gone: what it asked is given up. */
+void sb_dispatch_give_up_asked(stdio_bus_t *bus, sb_peer *client);
+
+/* ---- deliver.c: to clients and the host ------------------------------------------ */
+
+typedef struct {
+    uint32_t kind;     /* STDIO_BUS_FRAME_* */
+    int32_t worker;    /* -1 for none */
+    uint32_t generation;
+    sb_span frame;
+    const sb_edits *edits; /* NULL: as it is */
+    sb_member id;
+    sb_span new_id;    /* what the edits make of it; absent: unchanged */
+    sb_member session;
+} sb_delivery;
+
+/* Hands a frame to a client or the host. False if it was dropped, which has been counted. */
+bool sb_deliver(stdio_bus_t *bus, sb_peer *client, const sb_delivery *delivery);
+
+/* Answers with an error made by the bus. */
+void sb_deliver_error(stdio_bus_t *bus, sb_peer *client, sb_span id, const sb_error *error, int worker,
+                      uint32_t generation);
+
+/* Hands out the letters that are there now. Returns how many. */
+int sb_deliver_letters(stdio_bus_t *bus);
+
+/* The client a peer belongs to; NULL for the host. */
+sb_conn *sb_conn_of(stdio_bus_t *bus, sb_peer *client);
+
+/* ---- pool.c: workers and when to start them again ---------------------------------- */
+
+/* Makes pools and worker slots from the configuration. False without memory. */
+bool sb_pools_init(stdio_bus_t *bus);
+
+/* Starts every worker and waits for the verdicts. A status; on_error has the reason. */
+int sb_pools_start(stdio_bus_t *bus);
+
+/* Stops every worker within the time. */
+void sb_pools_stop(stdio_bus_t *bus, uint64_t timeout_ms);
+
+/* Whether any worker runs. */
+bool sb_pools_running(const stdio_bus_t *bus);
+
+void sb_pools_free(stdio_bus_t *bus);
+
+/* A new worker slot in a pool; NULL without memory. */
+sb_worker *sb_pool_add_worker(stdio_bus_t *bus, sb_pool *pool);
+
+/* Whether a worker of the pool may become ready without anybody doing anything. */
+bool sb_pool_recovers(const stdio_bus_t *bus, const sb_pool *pool);
+
+/* Queues a message until then. A status. */
+int sb_pool_queue(stdio_bus_t *bus, sb_pool *pool, const sb_sender *sender, sb_span session, sb_span frame,
+                  sb_span id);
+
+/* What workers report; see sb_hooks. */
+void sb_pool_worker_started(sb_ctx *ctx, sb_worker *worker);
+void sb_pool_worker_stopping(sb_ctx *ctx, sb_worker *worker);
+void sb_pool_worker_stopped(sb_ctx *ctx, sb_worker *worker);
+void sb_pool_worker_retry(sb_ctx *ctx, sb_worker *worker);
+
+/* ---- clients.c: connections and listeners --------------------------------------------- */
+
+int sb_clients_open(stdio_bus_t *bus, int fd_from, int fd_to, bool tcp, bool pair, const char *peer);
+void sb_clients_close_all(stdio_bus_t *bus, const char *reason);
+void sb_clients_free_closed(stdio_bus_t *bus);
+void sb_clients_closed(sb_ctx *ctx, sb_conn *conn, const char *reason); /* see sb_hooks */
+int sb_clients_listen(stdio_bus_t *bus, const stdio_bus_listen_options_t *options);
+void sb_clients_close_listeners(stdio_bus_t *bus);
+
+/* ---- report.c: log lines, errors and events -------------------------------------------- */
+
+void sb_report_error(stdio_bus_t *bus, int code, const char *format, ...) SB_PRINTF(3, 4);
+void sb_report_log(sb_ctx *ctx, int level, const char *message);
+
+/* An event about a worker (NULL for none), filled as far as its kind needs it. */
+void sb_report_worker(stdio_bus_t *bus, uint32_t kind, sb_worker *worker, sb_span text, uint32_t delay_ms);
+void sb_report_client(stdio_bus_t *bus, uint32_t kind, const sb_conn *conn, const char *text);
+void sb_report_lost(stdio_bus_t *bus, uint32_t kind, sb_worker *worker, const char *why);
+
+/* hooks.c: joins the parts below the bus to it. */
+extern const sb_hooks sb_bus_hooks;
+
+#endif

@@ -1,0 +1,60 @@
+#include "bus.h"
+
+/* Answers a worker's request that no client can answer. */
+void sb_dispatch_decline(stdio_bus_t *bus, sb_worker *worker, sb_span id, bool permission)
+{
+    sb_error error = sb_error_of(SB_RPC_METHOD_NOT_FOUND, "no_client", "No client can answer this request");
+    sb_buf text = {0};
+    bool ok = permission ? sb_answer_result(&text, id, "{\"outcome\":{\"outcome\":\"cancelled\"}}")
+                         : sb_answer_error(&text, id, &error);
+    if (ok && worker->in.fd >= 0) {
+        sb_span frame = {text.data, text.len};
+        ok = sb_sink_put(&bus->ctx, &worker->sink, frame);
+    }
+    if (!ok) bus->more.dropped_frames++;
+    sb_buf_free(&text);
+}
+
+void sb_dispatch_fail_held(stdio_bus_t *bus, sb_peer *holder, const sb_error *error, int worker, uint32_t generation)
+{
+    sb_router *router = &bus->ctx.router;
+    uint32_t entry;
+    while ((entry = sb_router_first(router, holder, SB_DOWN)) != SB_NONE) {
+        sb_peer *client = sb_router_asker(router, sb_router_request(router, entry));
+        sb_text original;
+        sb_router_end_take(router, entry, &original);
+        sb_deliver_error(bus, client, sb_text_span(&original), error, worker, generation);
+        sb_text_free(&original);
+    }
+}
+
+void sb_dispatch_forget_asked(stdio_bus_t *bus, sb_peer *worker)
+{
+    uint32_t entry;
+    while ((entry = sb_router_first(&bus->ctx.router, worker, SB_UP)) != SB_NONE) {
+        sb_router_give_up(&bus->ctx.router, entry);
+    }
+}
+
+void sb_dispatch_decline_held(stdio_bus_t *bus, sb_peer *client)
+{
+    sb_router *router = &bus->ctx.router;
+    uint32_t entry;
+    while ((entry = sb_router_first(router, client, SB_UP)) != SB_NONE) {
+        sb_request *request = sb_router_request(router, entry);
+        sb_worker *worker = SB_CONTAINER(sb_router_asker(router, request), sb_worker, peer);
+        bool permission = request->permission;
+        sb_text original;
+        sb_router_end_take(router, entry, &original);
+        sb_dispatch_decline(bus, worker, sb_text_span(&original), permission);
+        sb_text_free(&original);
+    }
+}
+
+void sb_dispatch_give_up_asked(stdio_bus_t *bus, sb_peer *client)
+{
+    uint32_t entry;
+    while ((entry = sb_router_first(&bus->ctx.router, client, SB_DOWN)) != SB_NONE) {
+        sb_router_give_up(&bus->ctx.router, entry);
+    }
+}

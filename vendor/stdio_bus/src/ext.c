@@ -1,0 +1,158 @@
+/* ext.c - the entry points of stdio_bus_ext.h. */
+#include <stdio.h>
+
+#include "bus.h"
+
+int stdio_bus_wakeup(stdio_bus_t *bus)
+{
+    if (bus == NULL) return STDIO_BUS_ERR_INVALID;
+    sb_loop_wake(&bus->ctx.loop);
+    return STDIO_BUS_OK;
+}
+
+int stdio_bus_stop_within(stdio_bus_t *bus, uint32_t timeout_ms)
+{
+    int status;
+    if (bus == NULL) return STDIO_BUS_ERR_INVALID;
+    status = sb_bus_stop(bus, timeout_ms);
+    sb_bus_settle(bus);
+    return status;
+}
+
+int stdio_bus_drain(stdio_bus_t *bus, uint32_t timeout_ms, uint32_t grace_ms)
+{
+    if (bus == NULL) return STDIO_BUS_ERR_INVALID;
+    if (bus->state != STDIO_BUS_STATE_RUNNING) return STDIO_BUS_ERR_STATE;
+    bus->draining = true;
+    bus->grace_ms = grace_ms;
+    sb_clients_close_listeners(bus);
+    sb_timer_set(&bus->ctx.loop.timers, &bus->timer, sb_clock_now(&bus->ctx.loop.clock) + timeout_ms);
+    /* With nothing pending the next step has to notice. */
+    sb_loop_wake(&bus->ctx.loop);
+    sb_bus_settle(bus);
+    return STDIO_BUS_OK;
+}
+
+/* ---- messages ------------------------------------------------------------------- */
+
+int stdio_bus_submit(stdio_bus_t *bus, const char *msg, size_t len, const stdio_bus_submit_options_t *options)
+{
+    sb_sender sender = {0};
+    sb_span frame = {msg, len};
+    if (bus == NULL || msg == NULL) return STDIO_BUS_ERR_INVALID;
+    sender.peer = &bus->host;
+    if (options != NULL && options->size >= sizeof *options) {
+        sender.answer_errors = options->flags & STDIO_BUS_SUBMIT_ANSWER_ERRORS;
+        sender.session.ptr = options->session;
+        sender.session.len = options->session_len;
+        sender.pool.ptr = options->pool;
+        sender.pool.len = options->pool_len;
+    }
+    return sb_bus_submit(bus, &sender, frame);
+}
+
+int stdio_bus_cancel(stdio_bus_t *bus, const char *id, size_t id_len)
+{
+    sb_span token = {id, id_len};
+    uint32_t request;
+    if (bus == NULL || id == NULL) return STDIO_BUS_ERR_INVALID;
+    request = sb_router_asked(&bus->ctx.router, &bus->host, token);
+    if (request == SB_NONE) return STDIO_BUS_ENOTFOUND;
+    sb_router_give_up(&bus->ctx.router, request);
+    return STDIO_BUS_OK;
+}
+
+/* ---- listeners and clients --------------------------------------------------------- */
+
+int stdio_bus_listen(stdio_bus_t *bus, const stdio_bus_listen_options_t *options)
+{
+    bool tcp, nested;
+    int status;
+    if (bus == NULL || options == NULL || options->size < sizeof *options) return STDIO_BUS_ERR_INVALID;
+    tcp = options->mode == STDIO_BUS_LISTEN_TCP;
+    if (!tcp && (options->mode != STDIO_BUS_LISTEN_UNIX || options->unix_path == NULL)) return STDIO_BUS_ERR_INVALID;
+    if (tcp && options->tcp_port > UINT16_MAX) return STDIO_BUS_ERR_INVALID;
+    if (bus->state >= STDIO_BUS_STATE_STOPPING || bus->draining) return STDIO_BUS_ERR_STATE;
+    nested = bus->in_step;
+    bus->in_step = true;
+    status = sb_clients_listen(bus, options);
+    bus->in_step = nested;
+    sb_bus_settle(bus);
+    return status;
+}
+
+int stdio_bus_listener_count(const stdio_bus_t *bus)
+{
+    return bus == NULL ? STDIO_BUS_ERR_INVALID : (int)bus->listener_count;
+}
+
+int stdio_bus_listener_address(const stdio_bus_t *bus, int listener, char *out, size_t cap)
+{
+    size_t len;
+    if (bus == NULL || out == NULL) return STDIO_BUS_ERR_INVALID;
+    if (listener < 0 || (size_t)listener >= bus->listener_count) return STDIO_BUS_ENOTFOUND;
+    len = strlen(bus->listeners[listener]->address);
+    if (len >= cap) return STDIO_BUS_EFULL;
+    memcpy(out, bus->listeners[listener]->address, len + 1);
+    return (int)len;
+}
+
+int stdio_bus_adopt_client(stdio_bus_t *bus, int fd_from_client, int fd_to_client)
+{
+    bool nested;
+    int status;
+    if (bus == NULL || fd_from_client < 0 || fd_to_client < 0) return STDIO_BUS_ERR_INVALID;
+    if (bus->state >= STDIO_BUS_STATE_STOPPING || bus->draining) return STDIO_BUS_ERR_STATE;
+    nested = bus->in_step;
+    bus->in_step = true;
+    status = sb_clients_open(bus, fd_from_client, fd_to_client, false, true, "descriptors");
+    bus->in_step = nested;
+    sb_bus_settle(bus);
+    return status;
+}
+
+/* ---- introspection ------------------------------------------------------------------- */
+
+int stdio_bus_worker_slots(const stdio_bus_t *bus)
+{
+    return bus == NULL ? STDIO_BUS_ERR_INVALID : (int)bus->worker_count;
+}
+
+int stdio_bus_worker_info(const stdio_bus_t *bus, int id, stdio_bus_worker_info_t *info)
+{
+    const sb_worker *worker;
+    if (bus == NULL || info == NULL || info->size < sizeof *info) return STDIO_BUS_ERR_INVALID;
+    if (id < 0 || (size_t)id >= bus->worker_count) return STDIO_BUS_ENOTFOUND;
+    worker = bus->workers[id];
+    info->worker = id;
+    info->pid = worker->embedded ? -1 : (int32_t)worker->pid;
+    info->state = (uint32_t)worker->state;
+    info->generation = worker->generation;
+    info->restarts = worker->restarts.total;
+    info->pending = worker->peer.pending;
+    info->reserved = 0;
+    info->uptime_ms = 0;
+    if (sb_worker_runs(worker)) info->uptime_ms = sb_clock_now(&bus->ctx.loop.clock) - worker->started_at;
+    info->pool = worker->config->id;
+    return STDIO_BUS_OK;
+}
+
+int stdio_bus_worker_stderr(const stdio_bus_t *bus, int id, char *out, size_t cap)
+{
+    if (bus == NULL || out == NULL || cap == 0) return STDIO_BUS_ERR_INVALID;
+    if (id < 0 || (size_t)id >= bus->worker_count) return STDIO_BUS_ENOTFOUND;
+    return (int)sb_diag_tail(&bus->workers[id]->diag, out, cap);
+}
+
+int stdio_bus_ext_stats(const stdio_bus_t *bus, stdio_bus_ext_stats_t *stats)
+{
+    uint32_t size;
+    if (bus == NULL || stats == NULL || stats->size < sizeof *stats) return STDIO_BUS_ERR_INVALID;
+    size = stats->size;
+    *stats = bus->more;
+    stats->size = size;
+    stats->outbox_bytes = bus->ctx.outbox_bytes;
+    stats->tombstones = 0;
+    for (size_t i = 0; i < bus->worker_count; i++) stats->tombstones += bus->workers[i]->peer.tombs.count;
+    return STDIO_BUS_OK;
+}

@@ -1,0 +1,66 @@
+/* hooks.c - joins what workers, clients and listeners report to the bus above them. */
+#include "bus.h"
+
+static void worker_frame(sb_ctx *ctx, sb_worker *worker, sb_span frame)
+{
+    sb_dispatch_from_worker(sb_bus_of(ctx), worker, frame);
+}
+
+static void worker_oversize(sb_ctx *ctx, sb_worker *worker, sb_span beginning)
+{
+    sb_dispatch_worker_oversize(sb_bus_of(ctx), worker, beginning);
+}
+
+static void worker_stderr(sb_ctx *ctx, sb_worker *worker, sb_span line)
+{
+    sb_log(ctx, SB_LOG_DEBUG, "worker %d (%s): %.*s", worker->id, worker->config->id,
+           (int)(line.len < 512 ? line.len : 512), line.ptr);
+    sb_report_worker(sb_bus_of(ctx), STDIO_BUS_EVENT_WORKER_STDERR, worker, line, 0);
+}
+
+static sb_sender sender_of(sb_conn *conn)
+{
+    sb_sender sender = {0};
+    sender.peer = &conn->peer;
+    sender.conn = conn;
+    sender.answer_errors = true;
+    return sender;
+}
+
+static void client_frame(sb_ctx *ctx, sb_conn *conn, sb_span frame)
+{
+    sb_sender sender = sender_of(conn);
+    sb_dispatch_from_client(sb_bus_of(ctx), &sender, frame);
+}
+
+static void client_oversize(sb_ctx *ctx, sb_conn *conn, sb_span beginning)
+{
+    sb_sender sender = sender_of(conn);
+    sb_dispatch_client_oversize(sb_bus_of(ctx), &sender, beginning);
+}
+
+static void client_eof(sb_ctx *ctx, sb_conn *conn)
+{
+    sb_dispatch_decline_held(sb_bus_of(ctx), &conn->peer);
+}
+
+static void client_accepted(sb_ctx *ctx, int fd, bool tcp, const char *peer)
+{
+    sb_clients_open(sb_bus_of(ctx), fd, fd, tcp, false, peer);
+}
+
+const sb_hooks sb_bus_hooks = {
+    .log = sb_report_log,
+    .worker_frame = worker_frame,
+    .worker_oversize = worker_oversize,
+    .worker_stderr = worker_stderr,
+    .worker_started = sb_pool_worker_started,
+    .worker_stopping = sb_pool_worker_stopping,
+    .worker_stopped = sb_pool_worker_stopped,
+    .worker_retry = sb_pool_worker_retry,
+    .client_frame = client_frame,
+    .client_oversize = client_oversize,
+    .client_eof = client_eof,
+    .client_closed = sb_clients_closed,
+    .client_accepted = client_accepted,
+};

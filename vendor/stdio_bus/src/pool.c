@@ -1,0 +1,352 @@
+#include "bus.h"
+
+/* Restarts (20-bus): at once after a long run, else spaced out more and more. */
+#define LONG_RUN_MS 10000u
+#define BACKOFF_FIRST_MS 100u
+#define BACKOFF_MAX_MS 30000u
+
+/* How long a start may take to be decided; executing a program takes milliseconds. */
+#define START_TIMEOUT_MS 10000
+
+static const sb_span no_text = {NULL, 0};
+
+bool sb_pools_init(stdio_bus_t *bus)
+{
+    bus->pool_count = bus->config.pool_count;
+    bus->pools = sb_calloc(bus->pool_count, sizeof *bus->pools);
+    if (bus->pools == NULL) return false;
+    for (size_t i = 0; i < bus->pool_count; i++) {
+        sb_pool *pool = &bus->pools[i];
+        pool->config = &bus->config.pools[i];
+        pool->index = (uint32_t)i;
+        sb_peer_init(&bus->ctx.router, &pool->waiting, true);
+        pool->waiting.queue = true;
+        for (uint32_t n = 0; n < pool->config->instances; n++) {
+            if (sb_pool_add_worker(bus, pool) == NULL) return false;
+        }
+    }
+    return true;
+}
+
+sb_worker *sb_pool_add_worker(stdio_bus_t *bus, sb_pool *pool)
+{
+    sb_worker *worker, **workers = bus->workers;
+    /* The list has room for the next power of two. */
+    if ((bus->worker_count & (bus->worker_count - 1)) == 0) {
+        size_t room = bus->worker_count ? bus->worker_count * 2 : 1;
+        workers = sb_realloc(workers, room * sizeof(sb_worker *));
+        if (workers == NULL) return NULL;
+        bus->workers = workers;
+    }
+    worker = sb_worker_new(&bus->ctx, pool->config, pool->index, (int)bus->worker_count);
+    if (worker != NULL) workers[bus->worker_count++] = worker;
+    return worker;
+}
+
+static void report_failed_start(stdio_bus_t *bus, const sb_worker *worker, int error)
+{
+    sb_report_error(bus, STDIO_BUS_ERR_WORKER, "cannot %s %s (pool %s): %s", worker->exec_step,
+                    worker->config->command, worker->config->id, strerror(error));
+}
+
+int sb_pools_start(stdio_bus_t *bus)
+{
+    int error = 0;
+    /* All are forked before the first is waited for. */
+    for (size_t i = 0; i < bus->worker_count && error == 0; i++) {
+        error = sb_worker_start(bus->workers[i]);
+        if (error != 0) report_failed_start(bus, bus->workers[i], error);
+    }
+    for (size_t i = 0; i < bus->worker_count && error == 0; i++) {
+        error = sb_worker_await(bus->workers[i], START_TIMEOUT_MS);
+        if (error != 0) report_failed_start(bus, bus->workers[i], error);
+    }
+    return error == 0 ? STDIO_BUS_OK : STDIO_BUS_ERR_WORKER;
+}
+
+void sb_pools_stop(stdio_bus_t *bus, uint64_t timeout_ms)
+{
+    for (size_t i = 0; i < bus->worker_count; i++) sb_worker_stop(bus->workers[i], timeout_ms);
+}
+
+bool sb_pools_running(const stdio_bus_t *bus)
+{
+    for (size_t i = 0; i < bus->worker_count; i++) {
+        if (sb_worker_runs(bus->workers[i])) return true;
+    }
+    return false;
+}
+
+/* ---- the queue ------------------------------------------------------------------- */
+
+static void free_queue(sb_pool *pool)
+{
+    while (pool->head != NULL) {
+        sb_queued *item = pool->head;
+        pool->head = item->next;
+        sb_free(item);
+    }
+    pool->tail = NULL;
+    pool->queued_bytes = 0;
+}
+
+void sb_pools_free(stdio_bus_t *bus)
+{
+    for (size_t i = 0; i < bus->worker_count; i++) {
+        sb_worker_abort(bus->workers[i]);
+        sb_worker_free(bus->workers[i]);
+    }
+    sb_free(bus->workers);
+    bus->worker_count = 0;
+    for (size_t i = 0; bus->pools != NULL && i < bus->pool_count; i++) {
+        free_queue(&bus->pools[i]);
+        sb_balance_free(&bus->pools[i].balance);
+    }
+    sb_free(bus->pools);
+}
+
+bool sb_pool_recovers(const stdio_bus_t *bus, const sb_pool *pool)
+{
+    for (size_t i = 0; i < bus->worker_count; i++) {
+        const sb_worker *worker = bus->workers[i];
+        if (worker->pool != pool->index) continue;
+        if (worker->state == SB_WORKER_STARTING || worker->state == SB_WORKER_BACKOFF) return true;
+        /* On its way out, and started again after that. */
+        if (worker->state == SB_WORKER_READY && !worker->embedded && worker->config->restart == SB_RESTART_ALWAYS) {
+            return true;
+        }
+    }
+    return false;
+}
+
+int sb_pool_queue(stdio_bus_t *bus, sb_pool *pool, const sb_sender *sender, sb_span session, sb_span frame, sb_span id)
+{
+    sb_router *router = &bus->ctx.router;
+    size_t size = sizeof(sb_queued) + session.len + frame.len;
+    uint32_t link = sb_router_link(router, sender->peer, &pool->waiting);
+    char wire[SB_WIRE_MAX];
+    sb_queued *item;
+    if (link == SB_NONE || pool->queued_bytes + size > bus->ctx.limits.max_output_queue) return STDIO_BUS_EFULL;
+    if (id.ptr != NULL && router->pending >= bus->ctx.limits.max_pending) return STDIO_BUS_EFULL;
+    item = sb_alloc(size);
+    if (item == NULL) return STDIO_BUS_EFULL;
+    item->next = NULL;
+    item->client = sender->peer->key;
+    item->request = SB_NONE;
+    item->session_len = session.ptr != NULL ? session.len : SIZE_MAX;
+    item->len = frame.len;
+    if (session.ptr != NULL) memcpy(item->data, session.ptr, session.len);
+    memcpy(item->data + (session.ptr != NULL ? session.len : 0), frame.ptr, frame.len);
+    if (id.ptr != NULL) {
+        if (sb_router_ask(router, link, SB_DOWN, id, false, SB_NONE, wire, &item->request).ptr == NULL) {
+            sb_free(item);
+            return STDIO_BUS_EFULL;
+        }
+        item->serial = sb_router_request(router, item->request)->serial;
+    }
+    if (pool->tail != NULL) {
+        pool->tail->next = item;
+    } else {
+        pool->head = item;
+    }
+    pool->tail = item;
+    pool->queued_bytes += size;
+    return STDIO_BUS_OK;
+}
+
+/* Sends one queued message on its way, unless it was given up meanwhile. */
+static void send_queued(stdio_bus_t *bus, sb_pool *pool, const sb_queued *item)
+{
+    sb_router *router = &bus->ctx.router;
+    bool has_session = item->session_len != SIZE_MAX;
+    sb_span session = {has_session ? item->data : NULL, has_session ? item->session_len : 0};
+    sb_span frame = {item->data + session.len, item->len};
+    sb_sender sender = {0};
+    sender.peer = sb_router_linked_client(router, item->client, &pool->waiting);
+    if (item->request != SB_NONE) {
+        const sb_request *request = sb_router_request(router, item->request);
+        if (request->serial != item->serial) return;
+        sb_router_end(router, item->request);
+    }
+    if (sender.peer == NULL) return;
+    sender.conn = sb_conn_of(bus, sender.peer);
+    /* It was accepted, so from now on a refusal is an answer. */
+    sender.answer_errors = true;
+    sb_dispatch_to_pool(bus, &sender, pool, session, frame);
+}
+
+static void flush_queue(stdio_bus_t *bus, sb_pool *pool)
+{
+    sb_queued *item = pool->head;
+    pool->head = pool->tail = NULL;
+    pool->queued_bytes = 0;
+    while (item != NULL) {
+        sb_queued *next = item->next;
+        send_queued(bus, pool, item);
+        sb_free(item);
+        item = next;
+    }
+}
+
+static void fail_queue(stdio_bus_t *bus, sb_pool *pool)
+{
+    sb_error error = sb_error_of(SB_RPC_WORKER_EXITED, "worker_exited", "The pool has no running worker");
+    if (bus->state != STDIO_BUS_STATE_RUNNING) {
+        error = sb_error_of(SB_RPC_SHUTTING_DOWN, "shutting_down", "The bus is shutting down");
+    }
+    error.pool = pool->config->id;
+    error.sent = 0;
+    sb_dispatch_fail_held(bus, &pool->waiting, &error, -1, 0);
+    free_queue(pool);
+}
+
+/* ---- workers come and go ------------------------------------------------------------ */
+
+void sb_pool_worker_started(sb_ctx *ctx, sb_worker *worker)
+{
+    stdio_bus_t *bus = sb_bus_of(ctx);
+    sb_pool *pool = &bus->pools[worker->pool];
+    sb_log(ctx, SB_LOG_INFO, "worker %d (%s) started, pid %d, generation %u", worker->id, pool->config->id,
+           (int)worker->pid, worker->generation);
+    sb_report_worker(bus, STDIO_BUS_EVENT_WORKER_STARTED, worker, no_text, 0);
+    if (!sb_balance_add(&pool->balance, &worker->peer.node, 0)) {
+        sb_report_error(bus, STDIO_BUS_ERR, "out of memory");
+        sb_worker_stop(worker, 0);
+        return;
+    }
+    sb_report_worker(bus, STDIO_BUS_EVENT_WORKER_READY, worker, no_text, 0);
+    flush_queue(bus, pool);
+}
+
+void sb_pool_worker_stopping(sb_ctx *ctx, sb_worker *worker)
+{
+    sb_report_worker(sb_bus_of(ctx), STDIO_BUS_EVENT_WORKER_STOPPING, worker, no_text, 0);
+}
+
+static void fail_requests(stdio_bus_t *bus, sb_worker *worker)
+{
+    char tail[SB_ANSWER_STDERR_MAX];
+    sb_error error = sb_error_of(SB_RPC_WORKER_EXITED, "worker_exited", "The worker exited before it answered");
+    if (bus->state != STDIO_BUS_STATE_RUNNING) {
+        error = sb_error_of(SB_RPC_SHUTTING_DOWN, "shutting_down", "The bus is shutting down");
+    }
+    error.pool = worker->config->id;
+    error.worker = worker->id;
+    error.exited = !worker->embedded;
+    error.exit = worker->exit;
+    error.uptime_ms = worker->uptime_ms;
+    if (sb_diag_tail(&worker->diag, tail, sizeof tail) > 0) error.stderr_tail = tail;
+    sb_dispatch_fail_held(bus, &worker->peer, &error, worker->id, worker->generation);
+    sb_dispatch_forget_asked(bus, &worker->peer);
+}
+
+static uint64_t backoff(stdio_bus_t *bus, const sb_worker *worker)
+{
+    uint32_t doublings = worker->restarts.backoffs < 9 ? worker->restarts.backoffs : 9;
+    uint64_t delay = (uint64_t)BACKOFF_FIRST_MS << doublings;
+    uint32_t keys[2] = {worker->peer.key, worker->restarts.total};
+    sb_span salt = {(const char *)keys, sizeof keys};
+    if (delay > BACKOFF_MAX_MS) delay = BACKOFF_MAX_MS;
+    /* Up to a quarter less, so that workers that died together don't come back together. */
+    return delay - sb_hash(bus->ctx.router.seed, bus->ctx.loop.now, salt) % (delay / 4 + 1);
+}
+
+static void give_up(stdio_bus_t *bus, sb_worker *worker, bool for_good)
+{
+    sb_pool *pool = &bus->pools[worker->pool];
+    uint64_t window = (uint64_t)bus->ctx.limits.restart_window_sec * 1000u;
+    uint64_t due = for_good ? UINT64_MAX : worker->restarts.window_start + window;
+    if (!for_good) {
+        sb_log(&bus->ctx, SB_LOG_ERROR, "worker %d (%s) failed: more than %u restarts in %u s", worker->id,
+               pool->config->id, bus->ctx.limits.max_restarts, bus->ctx.limits.restart_window_sec);
+        sb_report_worker(bus, STDIO_BUS_EVENT_WORKER_FAILED, worker, sb_span_of("too many restarts"), 0);
+        sb_worker_retry_at(worker, due, true);
+    }
+    if (pool->balance.count == 0 && !sb_pool_recovers(bus, pool)) fail_queue(bus, pool);
+}
+
+/* Whether the policy wants it back after this exit. */
+static bool wants_restart(const stdio_bus_t *bus, const sb_worker *worker)
+{
+    bool success = worker->exit.signal == 0 && worker->exit.code == 0;
+    if (worker->embedded || bus->ctx.limits.max_restarts == 0) return false;
+    return worker->config->restart == SB_RESTART_ALWAYS || (worker->config->restart == SB_RESTART_ON_FAILURE && !success);
+}
+
+static void plan_restart(stdio_bus_t *bus, sb_worker *worker)
+{
+    uint64_t now = sb_clock_now(&bus->ctx.loop.clock), delay = 0;
+    uint64_t window = (uint64_t)bus->ctx.limits.restart_window_sec * 1000u;
+    if (!wants_restart(bus, worker)) {
+        give_up(bus, worker, true);
+        return;
+    }
+    if (worker->restarts.in_window == 0 || now - worker->restarts.window_start >= window) {
+        worker->restarts.window_start = now;
+        worker->restarts.in_window = 0;
+    }
+    if (++worker->restarts.in_window > bus->ctx.limits.max_restarts) {
+        worker->restarts.in_window = 0;
+        give_up(bus, worker, false);
+        return;
+    }
+    if (worker->uptime_ms > LONG_RUN_MS) {
+        worker->restarts.backoffs = 0;
+    } else {
+        delay = backoff(bus, worker);
+        worker->restarts.backoffs++;
+    }
+    worker->restarts.total++;
+    bus->stats.worker_restarts++;
+    sb_worker_retry_at(worker, now + delay, false);
+    sb_log(&bus->ctx, SB_LOG_INFO, "worker %d (%s) is restarted in %u ms", worker->id, worker->config->id,
+           (unsigned)delay);
+    sb_report_worker(bus, STDIO_BUS_EVENT_WORKER_RESTARTING, worker, no_text, (uint32_t)delay);
+}
+
+static void log_exit(stdio_bus_t *bus, const sb_worker *worker)
+{
+    int level = bus->state == STDIO_BUS_STATE_RUNNING ? SB_LOG_WARN : SB_LOG_INFO;
+    if (worker->embedded) {
+        sb_log(&bus->ctx, level, "worker %d (%s) is gone", worker->id, worker->config->id);
+    } else if (worker->exec_error != 0) {
+        sb_log(&bus->ctx, level, "worker %d (%s): cannot %s %s: %s", worker->id, worker->config->id,
+               worker->exec_step, worker->config->command, strerror(worker->exec_error));
+    } else if (worker->exit.signal != 0) {
+        sb_log(&bus->ctx, level, "worker %d (%s) was ended by signal %d", worker->id, worker->config->id,
+               worker->exit.signal);
+    } else {
+        sb_log(&bus->ctx, level, "worker %d (%s) exited with code %d", worker->id, worker->config->id,
+               worker->exit.code);
+    }
+}
+
+void sb_pool_worker_stopped(sb_ctx *ctx, sb_worker *worker)
+{
+    stdio_bus_t *bus = sb_bus_of(ctx);
+    log_exit(bus, worker);
+    fail_requests(bus, worker);
+    sb_router_remove(&ctx->router, &worker->peer);
+    sb_report_worker(bus, STDIO_BUS_EVENT_WORKER_STOPPED, worker, no_text, 0);
+    if (bus->state == STDIO_BUS_STATE_RUNNING) {
+        plan_restart(bus, worker);
+    } else {
+        fail_queue(bus, &bus->pools[worker->pool]);
+    }
+}
+
+void sb_pool_worker_retry(sb_ctx *ctx, sb_worker *worker)
+{
+    stdio_bus_t *bus = sb_bus_of(ctx);
+    int error;
+    if (bus->state != STDIO_BUS_STATE_RUNNING) return;
+    error = sb_worker_start(worker);
+    if (error == 0) return;
+    /* As if it had started and ended at once. */
+    worker->exit.code = 127;
+    worker->exit.signal = 0;
+    worker->uptime_ms = 0;
+    worker->state = SB_WORKER_STOPPED;
+    log_exit(bus, worker);
+    plan_restart(bus, worker);
+}

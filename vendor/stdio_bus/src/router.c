@@ -1,0 +1,553 @@
+#include "router.h"
+
+#include "envelope.h"
+
+void sb_router_init(sb_router *router, uint64_t seed, uint32_t max_sessions)
+{
+    memset(router, 0, sizeof *router);
+    router->seed = seed;
+    router->max_sessions = max_sessions;
+    router->max_tombs = 65536;
+    router->newest = router->oldest = SB_NONE;
+    sb_slab_init(&router->links, sizeof(sb_link));
+    sb_slab_init(&router->requests, sizeof(sb_request));
+    sb_slab_init(&router->sessions, sizeof(sb_session));
+}
+
+/* Entries in use own memory only through their texts; every slab entry was zeroed when it was made. */
+static void free_texts(sb_router *router)
+{
+    for (uint32_t at = 0; router->by_wire.slots != NULL && at <= router->by_wire.mask; at++) {
+        uint32_t entry = router->by_wire.slots[at].entry;
+        if (entry != SB_NONE) sb_text_free(&sb_router_request(router, entry)->id);
+    }
+    for (uint32_t at = 0; router->by_name.slots != NULL && at <= router->by_name.mask; at++) {
+        uint32_t entry = router->by_name.slots[at].entry;
+        if (entry != SB_NONE) sb_text_free(&sb_router_session_at(router, entry)->name);
+    }
+}
+
+void sb_router_free(sb_router *router)
+{
+    free_texts(router);
+    sb_slab_free(&router->links);
+    sb_slab_free(&router->requests);
+    sb_slab_free(&router->sessions);
+    sb_index_free(&router->by_pair);
+    sb_index_free(&router->by_wire);
+    sb_index_free(&router->by_origin);
+    sb_index_free(&router->by_name);
+}
+
+void sb_peer_init(sb_router *router, sb_peer *peer, bool worker)
+{
+    memset(peer, 0, sizeof *peer);
+    peer->key = ++router->last_key;
+    peer->worker = worker;
+    peer->links = peer->last_link = peer->busy_links = peer->sessions = SB_NONE;
+    peer->tombs.head = peer->tombs.tail = SB_NONE;
+}
+
+/* ---- lists of requests --------------------------------------------------- */
+
+static void list_append(sb_router *router, sb_request_list *list, uint32_t entry)
+{
+    sb_request *request = sb_router_request(router, entry);
+    request->next = SB_NONE;
+    request->prev = list->tail;
+    if (list->tail != SB_NONE) {
+        sb_router_request(router, list->tail)->next = entry;
+    } else {
+        list->head = entry;
+    }
+    list->tail = entry;
+    list->count++;
+}
+
+static void list_remove(sb_router *router, sb_request_list *list, uint32_t entry)
+{
+    sb_request *request = sb_router_request(router, entry);
+    if (request->prev != SB_NONE) {
+        sb_router_request(router, request->prev)->next = request->next;
+    } else {
+        list->head = request->next;
+    }
+    if (request->next != SB_NONE) {
+        sb_router_request(router, request->next)->prev = request->prev;
+    } else {
+        list->tail = request->prev;
+    }
+    list->count--;
+}
+
+/* ---- links ------------------------------------------------------------------ */
+
+static uint32_t pair_hash(const sb_router *router, uint32_t client_key, uint32_t worker_key)
+{
+    uint32_t keys[2] = {client_key, worker_key};
+    sb_span span = {(const char *)keys, sizeof keys};
+    return sb_hash(router->seed, 1, span);
+}
+
+static void link_insert(sb_router *router, uint32_t entry)
+{
+    sb_link *link = sb_router_link_at(router, entry);
+    link->prev_of_client = link->prev_of_worker = SB_NONE;
+    link->next_of_client = link->client->links;
+    link->next_of_worker = link->worker->links;
+    if (link->next_of_client != SB_NONE) sb_router_link_at(router, link->next_of_client)->prev_of_client = entry;
+    if (link->next_of_worker != SB_NONE) sb_router_link_at(router, link->next_of_worker)->prev_of_worker = entry;
+    link->client->links = entry;
+    link->worker->links = entry;
+}
+
+uint32_t sb_router_link(sb_router *router, sb_peer *client, sb_peer *worker)
+{
+    uint32_t hash, at, entry = client->last_link;
+    sb_link *link;
+    if (entry != SB_NONE && sb_router_link_at(router, entry)->worker == worker) return entry;
+    hash = at = pair_hash(router, client->key, worker->key);
+    while ((entry = sb_index_next(&router->by_pair, hash, &at)) != SB_NONE) {
+        link = sb_router_link_at(router, entry);
+        if (link->client == client && link->worker == worker) {
+            client->last_link = entry;
+            return entry;
+        }
+    }
+    if (!sb_index_reserve(&router->by_pair)) return SB_NONE;
+    entry = sb_slab_take(&router->links);
+    if (entry == SB_NONE) return SB_NONE;
+    link = sb_router_link_at(router, entry);
+    memset(link, 0, sizeof *link);
+    link->client = client;
+    link->worker = worker;
+    link->next_busy = link->prev_busy = SB_NONE;
+    for (int i = SB_DOWN; i <= SB_UP; i++) link->requests[i].head = link->requests[i].tail = SB_NONE;
+    link_insert(router, entry);
+    sb_index_insert(&router->by_pair, hash, entry);
+    client->last_link = entry;
+    return entry;
+}
+
+static void link_busy(sb_router *router, uint32_t entry, bool busy)
+{
+    sb_link *link = sb_router_link_at(router, entry);
+    if (busy) {
+        link->prev_busy = SB_NONE;
+        link->next_busy = link->worker->busy_links;
+        if (link->next_busy != SB_NONE) sb_router_link_at(router, link->next_busy)->prev_busy = entry;
+        link->worker->busy_links = entry;
+    } else {
+        if (link->next_busy != SB_NONE) sb_router_link_at(router, link->next_busy)->prev_busy = link->prev_busy;
+        if (link->prev_busy != SB_NONE) {
+            sb_router_link_at(router, link->prev_busy)->next_busy = link->next_busy;
+        } else {
+            link->worker->busy_links = link->next_busy;
+        }
+    }
+}
+
+static void link_drop(sb_router *router, uint32_t entry)
+{
+    sb_link *link = sb_router_link_at(router, entry);
+    if (link->next_of_client != SB_NONE) {
+        sb_router_link_at(router, link->next_of_client)->prev_of_client = link->prev_of_client;
+    }
+    if (link->prev_of_client != SB_NONE) {
+        sb_router_link_at(router, link->prev_of_client)->next_of_client = link->next_of_client;
+    } else {
+        link->client->links = link->next_of_client;
+    }
+    if (link->next_of_worker != SB_NONE) {
+        sb_router_link_at(router, link->next_of_worker)->prev_of_worker = link->prev_of_worker;
+    }
+    if (link->prev_of_worker != SB_NONE) {
+        sb_router_link_at(router, link->prev_of_worker)->next_of_worker = link->next_of_worker;
+    } else {
+        link->worker->links = link->next_of_worker;
+    }
+    if (link->client->last_link == entry) link->client->last_link = SB_NONE;
+    sb_index_remove(&router->by_pair, pair_hash(router, link->client->key, link->worker->key), entry);
+    sb_slab_give(&router->links, entry);
+}
+
+/* ---- ids ---------------------------------------------------------------------- */
+
+static uint32_t wire_hash(const sb_router *router, const sb_peer *holder, sb_span wire)
+{
+    return sb_hash(router->seed, (uint64_t)holder->key << 8 | 2, wire);
+}
+
+static uint32_t origin_hash(const sb_router *router, const sb_peer *asker, sb_span id)
+{
+    return sb_hash(router->seed, (uint64_t)asker->key << 8 | 3, id);
+}
+
+static size_t write_number(uint64_t number, char wire[SB_WIRE_MAX])
+{
+    char digits[SB_WIRE_MAX];
+    size_t count = 0;
+    do {
+        digits[count++] = (char)('0' + number % 10);
+        number /= 10;
+    } while (number != 0);
+    for (size_t i = 0; i < count; i++) wire[i] = digits[count - 1 - i];
+    wire[count] = '\0';
+    return count;
+}
+
+/* What stands on the wire for a request. */
+static sb_span wire_of(const sb_request *request, char scratch[SB_WIRE_MAX])
+{
+    sb_span wire = {scratch, 0};
+    if (request->issued == 0) return sb_text_span(&request->id);
+    wire.len = write_number(request->issued, scratch);
+    return wire;
+}
+
+uint32_t sb_router_answered(const sb_router *router, const sb_peer *holder, sb_span wire)
+{
+    uint32_t hash = wire_hash(router, holder, wire), at = hash, entry;
+    while ((entry = sb_index_next(&router->by_wire, hash, &at)) != SB_NONE) {
+        const sb_request *request = sb_router_request(router, entry);
+        char scratch[SB_WIRE_MAX];
+        if (request->holder == holder && sb_span_eq(wire_of(request, scratch), wire)) return entry;
+    }
+    return SB_NONE;
+}
+
+uint32_t sb_router_asked(const sb_router *router, const sb_peer *asker, sb_span id)
+{
+    uint32_t hash = origin_hash(router, asker, id), at = hash, entry;
+    while ((entry = sb_index_next(&router->by_origin, hash, &at)) != SB_NONE) {
+        const sb_request *request = sb_router_request(router, entry);
+        if (sb_router_asker(router, request) == asker && sb_span_eq(sb_text_span(&request->id), id)) return entry;
+    }
+    for (uint32_t l = asker->links; l != SB_NONE;) {
+        const sb_link *link = sb_router_link_at(router, l);
+        entry = sb_router_answered(router, asker->worker ? link->client : link->worker, id);
+        if (entry != SB_NONE) {
+            const sb_request *request = sb_router_request(router, entry);
+            if (request->link == l && request->issued == 0) return entry;
+        }
+        l = asker->worker ? link->next_of_worker : link->next_of_client;
+    }
+    return SB_NONE;
+}
+
+/* ---- requests -------------------------------------------------------------------- */
+
+sb_peer *sb_router_asker(const sb_router *router, const sb_request *request)
+{
+    const sb_link *link;
+    if (request->link == SB_NONE) return NULL;
+    link = sb_router_link_at(router, request->link);
+    return request->up ? link->worker : link->client;
+}
+
+static void session_attach(sb_router *router, uint32_t session, uint32_t entry)
+{
+    sb_request *request = sb_router_request(router, entry);
+    request->session = session;
+    request->prev_of_session = request->next_of_session = SB_NONE;
+    if (session == SB_NONE) return;
+    request->next_of_session = sb_router_session_at(router, session)->requests;
+    if (request->next_of_session != SB_NONE) {
+        sb_router_request(router, request->next_of_session)->prev_of_session = entry;
+    }
+    sb_router_session_at(router, session)->requests = entry;
+}
+
+static void session_detach(sb_router *router, uint32_t entry)
+{
+    sb_request *request = sb_router_request(router, entry);
+    if (request->session == SB_NONE) return;
+    if (request->next_of_session != SB_NONE) {
+        sb_router_request(router, request->next_of_session)->prev_of_session = request->prev_of_session;
+    }
+    if (request->prev_of_session != SB_NONE) {
+        sb_router_request(router, request->prev_of_session)->next_of_session = request->next_of_session;
+    } else {
+        sb_router_session_at(router, request->session)->requests = request->next_of_session;
+    }
+    request->session = SB_NONE;
+}
+
+static void load_changed(sb_peer *holder)
+{
+    if (holder->worker) sb_balance_update(&holder->node, sb_peer_load(holder));
+}
+
+/* Puts a live request on its link's list and into the counts. */
+static void attach(sb_router *router, uint32_t entry, uint32_t link_entry, sb_direction direction)
+{
+    sb_link *link = sb_router_link_at(router, link_entry);
+    sb_peer *asker = direction == SB_UP ? link->worker : link->client;
+    if (direction == SB_DOWN && link->requests[SB_DOWN].count == 0) link_busy(router, link_entry, true);
+    list_append(router, &link->requests[direction], entry);
+    asker->asked++;
+    sb_router_request(router, entry)->holder->pending++;
+    if (direction == SB_DOWN) router->pending++;
+    load_changed(sb_router_request(router, entry)->holder);
+}
+
+static void detach(sb_router *router, uint32_t entry)
+{
+    sb_request *request = sb_router_request(router, entry);
+    sb_link *link = sb_router_link_at(router, request->link);
+    sb_direction direction = request->up ? SB_UP : SB_DOWN;
+    session_detach(router, entry);
+    list_remove(router, &link->requests[direction], entry);
+    if (direction == SB_DOWN && link->requests[SB_DOWN].count == 0) link_busy(router, request->link, false);
+    sb_router_asker(router, request)->asked--;
+    request->holder->pending--;
+    if (direction == SB_DOWN) router->pending--;
+    if (request->issued != 0) {
+        sb_span id = sb_text_span(&request->id);
+        sb_index_remove(&router->by_origin, origin_hash(router, sb_router_asker(router, request), id), entry);
+    }
+    request->link = SB_NONE;
+}
+
+sb_span sb_router_ask(sb_router *router, uint32_t link_entry, sb_direction direction, sb_span id, bool issue,
+                      uint32_t session, char wire[SB_WIRE_MAX], uint32_t *out)
+{
+    sb_link *link = sb_router_link_at(router, link_entry);
+    sb_peer *holder = direction == SB_UP ? link->client : link->worker;
+    sb_peer *asker = direction == SB_UP ? link->worker : link->client;
+    sb_span token = {NULL, 0};
+    sb_request *request;
+    uint32_t entry;
+    if (!sb_index_reserve(&router->by_wire) || !sb_index_reserve(&router->by_origin)) return token;
+    entry = sb_slab_take(&router->requests);
+    if (entry == SB_NONE) return token;
+    request = sb_router_request(router, entry);
+    if (!sb_text_set(&request->id, id)) {
+        sb_slab_give(&router->requests, entry);
+        return token;
+    }
+    request->serial++;
+    request->up = direction == SB_UP;
+    request->given_up = 0;
+    request->permission = 0;
+    request->holder = holder;
+    request->link = link_entry;
+    request->issued = 0;
+    if (issue || !sb_id_is_stable(id) || sb_router_answered(router, holder, id) != SB_NONE) {
+        /* Numbers that a client has chosen may be among those the counter reaches. */
+        do {
+            request->issued = ++holder->issued;
+            token = wire_of(request, wire);
+        } while (sb_router_answered(router, holder, token) != SB_NONE);
+        sb_index_insert(&router->by_origin, origin_hash(router, asker, id), entry);
+    } else {
+        token = sb_text_span(&request->id);
+    }
+    sb_index_insert(&router->by_wire, wire_hash(router, holder, token), entry);
+    session_attach(router, session, entry);
+    attach(router, entry, link_entry, direction);
+    if (out != NULL) *out = entry;
+    return token;
+}
+
+void sb_router_end_take(sb_router *router, uint32_t entry, sb_text *id)
+{
+    sb_request *request = sb_router_request(router, entry);
+    sb_peer *holder = request->holder;
+    char scratch[SB_WIRE_MAX];
+    if (request->given_up) {
+        list_remove(router, &holder->tombs, entry);
+    } else {
+        detach(router, entry);
+    }
+    sb_index_remove(&router->by_wire, wire_hash(router, holder, wire_of(request, scratch)), entry);
+    *id = request->id;
+    request->serial++;
+    sb_slab_give(&router->requests, entry);
+    load_changed(holder);
+}
+
+void sb_router_end(sb_router *router, uint32_t entry)
+{
+    sb_text id;
+    sb_router_end_take(router, entry, &id);
+    sb_text_free(&id);
+}
+
+void sb_router_give_up(sb_router *router, uint32_t entry)
+{
+    sb_request *request = sb_router_request(router, entry);
+    sb_peer *holder = request->holder;
+    if (request->given_up) return;
+    if (holder->queue) {
+        sb_router_end(router, entry);
+        return;
+    }
+    detach(router, entry);
+    request->given_up = 1;
+    list_append(router, &holder->tombs, entry);
+    /* Beyond the cap the oldest goes: its answer, should it ever come, is unknown and goes nowhere either. */
+    if (holder->tombs.count > router->max_tombs) sb_router_end(router, holder->tombs.head);
+    load_changed(holder);
+}
+
+uint32_t sb_router_first(const sb_router *router, const sb_peer *peer, sb_direction direction)
+{
+    uint32_t l = peer->worker && direction == SB_DOWN ? peer->busy_links : peer->links;
+    while (l != SB_NONE) {
+        const sb_link *link = sb_router_link_at(router, l);
+        if (link->requests[direction].head != SB_NONE) return link->requests[direction].head;
+        l = peer->worker ? link->next_of_worker : link->next_of_client;
+    }
+    return SB_NONE;
+}
+
+void sb_router_remove(sb_router *router, sb_peer *peer)
+{
+    while (peer->tombs.head != SB_NONE) sb_router_end(router, peer->tombs.head);
+    while (peer->links != SB_NONE) link_drop(router, peer->links);
+    while (peer->sessions != SB_NONE) sb_session_bind(router, peer->sessions, NULL);
+}
+
+sb_peer *sb_router_linked_client(const sb_router *router, uint32_t client_key, const sb_peer *worker)
+{
+    uint32_t hash = pair_hash(router, client_key, worker->key), at = hash, entry;
+    while ((entry = sb_index_next(&router->by_pair, hash, &at)) != SB_NONE) {
+        const sb_link *link = sb_router_link_at(router, entry);
+        if (link->worker == worker && link->client->key == client_key) return link->client;
+    }
+    return NULL;
+}
+
+sb_peer *sb_router_only_client(const sb_router *router, const sb_peer *worker)
+{
+    uint32_t first = worker->busy_links;
+    if (first != SB_NONE) {
+        const sb_link *link = sb_router_link_at(router, first);
+        return link->next_busy == SB_NONE ? link->client : NULL;
+    }
+    first = worker->links;
+    if (first == SB_NONE || sb_router_link_at(router, first)->next_of_worker != SB_NONE) return NULL;
+    return sb_router_link_at(router, first)->client;
+}
+
+/* ---- sessions ----------------------------------------------------------------------- */
+
+static uint32_t name_hash(const sb_router *router, uint32_t pool, sb_span name)
+{
+    return sb_hash(router->seed, (uint64_t)pool << 8 | 4, name);
+}
+
+static void age_unlink(sb_router *router, uint32_t entry)
+{
+    sb_session *session = sb_router_session_at(router, entry);
+    if (session->newer != SB_NONE) {
+        sb_router_session_at(router, session->newer)->older = session->older;
+    } else {
+        router->newest = session->older;
+    }
+    if (session->older != SB_NONE) {
+        sb_router_session_at(router, session->older)->newer = session->newer;
+    } else {
+        router->oldest = session->newer;
+    }
+}
+
+static void age_link(sb_router *router, uint32_t entry)
+{
+    sb_session *session = sb_router_session_at(router, entry);
+    session->newer = SB_NONE;
+    session->older = router->newest;
+    if (router->newest != SB_NONE) {
+        sb_router_session_at(router, router->newest)->newer = entry;
+    } else {
+        router->oldest = entry;
+    }
+    router->newest = entry;
+}
+
+void sb_session_bind(sb_router *router, uint32_t entry, sb_peer *worker)
+{
+    sb_session *session = sb_router_session_at(router, entry);
+    if (session->worker == worker) return;
+    if (session->worker != NULL) {
+        if (session->next_of_worker != SB_NONE) {
+            sb_router_session_at(router, session->next_of_worker)->prev_of_worker = session->prev_of_worker;
+        }
+        if (session->prev_of_worker != SB_NONE) {
+            sb_router_session_at(router, session->prev_of_worker)->next_of_worker = session->next_of_worker;
+        } else {
+            session->worker->sessions = session->next_of_worker;
+        }
+    }
+    session->worker = worker;
+    if (worker == NULL) return;
+    session->prev_of_worker = SB_NONE;
+    session->next_of_worker = worker->sessions;
+    if (worker->sessions != SB_NONE) sb_router_session_at(router, worker->sessions)->prev_of_worker = entry;
+    worker->sessions = entry;
+}
+
+void sb_session_end(sb_router *router, uint32_t entry)
+{
+    sb_session *session = sb_router_session_at(router, entry);
+    while (session->requests != SB_NONE) session_detach(router, session->requests);
+    sb_session_bind(router, entry, NULL);
+    age_unlink(router, entry);
+    sb_index_remove(&router->by_name, name_hash(router, session->pool, sb_text_span(&session->name)), entry);
+    sb_text_free(&session->name);
+    sb_slab_give(&router->sessions, entry);
+}
+
+/* Ends the session used longest ago that waits for nothing. Looks at a few only, to stay bounded. */
+static bool evict(sb_router *router)
+{
+    uint32_t entry = router->oldest;
+    for (int tries = 0; entry != SB_NONE && tries < 16; tries++) {
+        if (sb_router_session_at(router, entry)->requests == SB_NONE) {
+            sb_session_end(router, entry);
+            return true;
+        }
+        entry = sb_router_session_at(router, entry)->newer;
+    }
+    return false;
+}
+
+uint32_t sb_router_session(sb_router *router, uint32_t pool, sb_span name, bool create)
+{
+    uint32_t hash = name_hash(router, pool, name), at = hash, entry;
+    sb_session *session;
+    while ((entry = sb_index_next(&router->by_name, hash, &at)) != SB_NONE) {
+        session = sb_router_session_at(router, entry);
+        if (session->pool != pool || !sb_span_eq(sb_text_span(&session->name), name)) continue;
+        if (router->newest != entry) {
+            age_unlink(router, entry);
+            age_link(router, entry);
+        }
+        return entry;
+    }
+    if (!create) return SB_NONE;
+    if (router->sessions.used >= router->max_sessions && !evict(router)) return SB_NONE;
+    if (!sb_index_reserve(&router->by_name)) return SB_NONE;
+    entry = sb_slab_take(&router->sessions);
+    if (entry == SB_NONE) return SB_NONE;
+    session = sb_router_session_at(router, entry);
+    if (!sb_text_set(&session->name, name)) {
+        sb_slab_give(&router->sessions, entry);
+        return SB_NONE;
+    }
+    session->pool = pool;
+    session->owner = 0;
+    session->requests = SB_NONE;
+    session->worker = NULL;
+    age_link(router, entry);
+    sb_index_insert(&router->by_name, hash, entry);
+    return entry;
+}
+
+sb_peer *sb_session_waiter(const sb_router *router, uint32_t session)
+{
+    /* The list is newest first; requests that workers ask carry no session. */
+    uint32_t entry = sb_router_session_at(router, session)->requests;
+    return entry == SB_NONE ? NULL : sb_router_asker(router, sb_router_request(router, entry));
+}

@@ -1,0 +1,179 @@
+/*
+ * router.h - who asked what of whom: peers, requests in both directions, ids
+ * on the wire, sessions. Pure: no I/O, no clock.
+ *
+ * A peer is a client or a worker. A link joins one client and one worker that
+ * have had to do with each other. A request hangs on a link, in one of two
+ * directions, until it is answered or one side is gone. A request that was
+ * given up leaves a tombstone with its holder, so that its id stays taken and
+ * a late answer reaches nobody.
+ */
+#ifndef SB_ROUTER_H
+#define SB_ROUTER_H
+
+#include "balance.h"
+#include "table.h"
+
+typedef enum { SB_DOWN, SB_UP } sb_direction; /* client asks worker; worker asks client */
+
+/* Requests in order of asking; entries of the router's slab. */
+typedef struct {
+    uint32_t head;
+    uint32_t tail;
+    uint32_t count;
+} sb_request_list;
+
+typedef struct {
+    uint32_t key;          /* unique in this router, never used again */
+    uint32_t links;        /* first link */
+    uint32_t last_link;    /* the link used last, a short cut */
+    uint32_t busy_links;   /* workers: first link with requests to answer */
+    uint32_t sessions;     /* workers: first session bound here */
+    uint32_t pending;      /* requests it has to answer */
+    uint32_t asked;        /* requests it waits for */
+    bool worker;
+    bool queue;            /* no process: what is given up here was sent to nobody and leaves no tombstone */
+    sb_request_list tombs; /* given-up requests it may still answer */
+    uint64_t issued;       /* last id the bus made up towards it */
+    sb_balance_node node;  /* workers: place in the pool's balance */
+} sb_peer;
+
+typedef struct {
+    uint32_t next_of_client, prev_of_client; /* the client's links */
+    uint32_t next_of_worker, prev_of_worker; /* the worker's links */
+    uint32_t next_busy, prev_busy;           /* the worker's links with requests */
+    sb_peer *client;
+    sb_peer *worker;
+    sb_request_list requests[2]; /* by sb_direction */
+} sb_link;
+
+typedef struct {
+    uint32_t next, prev; /* in its link's list, or its holder's tombs */
+    uint32_t link;       /* SB_NONE for a tombstone */
+    uint32_t session;    /* SB_NONE without one */
+    uint32_t next_of_session, prev_of_session;
+    sb_peer *holder;     /* who has to answer */
+    uint64_t issued;     /* the number on the wire, or 0 if the asker's own id is there */
+    uint32_t serial : 24; /* tells this use of the entry from earlier ones */
+    uint32_t up : 1;      /* sb_direction */
+    uint32_t given_up : 1;
+    uint32_t permission : 1; /* asks for a permission: refused by an outcome, not by an error */
+    sb_text id; /* the asker's token */
+} sb_request;
+
+typedef struct {
+    uint32_t next_of_worker, prev_of_worker; /* sessions bound to that worker */
+    uint32_t newer, older;                   /* by last use */
+    uint32_t pool;
+    uint32_t owner;    /* key of the client it belongs to; 0: the next one to use it */
+    uint32_t requests; /* first request of it that waits for an answer */
+    sb_peer *worker;   /* NULL: not bound */
+    sb_text name;
+} sb_session;
+
+typedef struct {
+    uint64_t seed;
+    uint32_t last_key;
+    uint32_t max_sessions;
+    uint32_t max_tombs; /* per peer */
+    uint32_t pending;   /* live requests of direction SB_DOWN */
+    sb_slab links;
+    sb_slab requests;
+    sb_slab sessions;
+    sb_index by_pair;   /* (client, worker) -> link */
+    sb_index by_wire;   /* (holder, id on the wire) -> request */
+    sb_index by_origin; /* (asker, own id) -> request, where the bus made up the id on the wire */
+    sb_index by_name;   /* (pool, name) -> session */
+    uint32_t newest, oldest; /* sessions by last use */
+} sb_router;
+
+void sb_router_init(sb_router *router, uint64_t seed, uint32_t max_sessions);
+void sb_router_free(sb_router *router);
+
+/* Gives a zeroed peer its key. */
+void sb_peer_init(sb_router *router, sb_peer *peer, bool worker);
+
+/* What a worker's load is measured in. */
+static inline uint32_t sb_peer_load(const sb_peer *worker)
+{
+    return worker->pending + worker->tombs.count;
+}
+
+/* The link of the two, made if needed; SB_NONE without memory. */
+uint32_t sb_router_link(sb_router *router, sb_peer *client, sb_peer *worker);
+
+/* Room for any decimal id and a NUL. */
+#define SB_WIRE_MAX 24
+
+/*
+ * Records a request over `link`. The token that goes to the holder is written
+ * to `wire` and returned as a span: the asker's own id, unless `issue` is set,
+ * that id is in use there, or it is one that libraries re-spell; then a fresh
+ * number. An absent span means out of memory, and nothing is recorded.
+ */
+sb_span sb_router_ask(sb_router *router, uint32_t link, sb_direction direction, sb_span id, bool issue,
+                      uint32_t session, char wire[SB_WIRE_MAX], uint32_t *request);
+
+/* The request that `holder` answers with this id token, tombstones included; or SB_NONE. */
+uint32_t sb_router_answered(const sb_router *router, const sb_peer *holder, sb_span wire);
+
+/* The live request that `asker` asked under its own id token, or SB_NONE. */
+uint32_t sb_router_asked(const sb_router *router, const sb_peer *asker, sb_span id);
+
+/* Forgets a request: it was answered, or will never be. */
+void sb_router_end(sb_router *router, uint32_t request);
+
+/* The same, handing over the asker's id, which the caller frees. */
+void sb_router_end_take(sb_router *router, uint32_t request, sb_text *id);
+
+/* Nobody waits for it any more: leaves a tombstone. */
+void sb_router_give_up(sb_router *router, uint32_t request);
+
+static inline sb_request *sb_router_request(const sb_router *router, uint32_t request)
+{
+    return sb_slab_at(&router->requests, request);
+}
+
+static inline sb_link *sb_router_link_at(const sb_router *router, uint32_t link)
+{
+    return sb_slab_at(&router->links, link);
+}
+
+static inline sb_session *sb_router_session_at(const sb_router *router, uint32_t session)
+{
+    return sb_slab_at(&router->sessions, session);
+}
+
+/* Who asked a live request. */
+sb_peer *sb_router_asker(const sb_router *router, const sb_request *request);
+
+/* The first request of `direction` that still hangs on a link of this peer, or SB_NONE. */
+uint32_t sb_router_first(const sb_router *router, const sb_peer *peer, sb_direction direction);
+
+/*
+ * Removes a peer. Its requests must have been ended or given up; its
+ * tombstones and links go, sessions bound to it are unbound, and the sessions
+ * a client owned belong to whoever uses them next (keys are never reused).
+ */
+void sb_router_remove(sb_router *router, sb_peer *peer);
+
+/*
+ * A session of this pool by name, made if `create`; SB_NONE if there is none,
+ * or no room: the table is full of sessions with requests pending, or memory
+ * ran out. Counts as a use.
+ */
+uint32_t sb_router_session(sb_router *router, uint32_t pool, sb_span name, bool create);
+
+void sb_session_bind(sb_router *router, uint32_t session, sb_peer *worker);
+void sb_session_end(sb_router *router, uint32_t session);
+
+/* The asker of the newest request pending on the session, or NULL. */
+sb_peer *sb_session_waiter(const sb_router *router, uint32_t session);
+
+/* The client with this key, if it is linked with the worker; or NULL. */
+sb_peer *sb_router_linked_client(const sb_router *router, uint32_t client_key, const sb_peer *worker);
+
+/* The only client with a request pending on the worker, else with none pending the only one linked; or NULL. */
+sb_peer *sb_router_only_client(const sb_router *router, const sb_peer *worker);
+
+#endif

@@ -1,0 +1,164 @@
+#include "sink.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#define PIECES 16
+
+/* What one flush may write before others get their turn. */
+#define FLUSH_BUDGET (1u << 20)
+
+#ifndef MSG_NOSIGNAL
+#define MSG_NOSIGNAL 0
+#endif
+
+void sb_sink_init(sb_sink *sink, sb_io *io, bool socket, sb_sink_fn flushed)
+{
+    memset(sink, 0, sizeof *sink);
+    sink->io = io;
+    sink->socket = socket;
+    sink->flushed = flushed;
+}
+
+void sb_sink_touch(sb_ctx *ctx, sb_sink *sink)
+{
+    if (sink->dirty) return;
+    sink->dirty = true;
+    sink->next_dirty = ctx->dirty;
+    ctx->dirty = sink;
+}
+
+char *sb_sink_reserve(sb_ctx *ctx, sb_sink *sink, size_t len)
+{
+    return sb_outbox_reserve(&sink->outbox, &ctx->chunks, len + 1);
+}
+
+void sb_sink_commit(sb_ctx *ctx, sb_sink *sink, size_t len)
+{
+    sb_chunk *tail = sink->outbox.tail;
+    tail->data[tail->end + len] = '\n';
+    sb_outbox_commit(&sink->outbox, len + 1);
+    ctx->outbox_bytes += len + 1;
+    /* With bytes left from before, the descriptor is full and its readiness is awaited. */
+    if (!(sink->io->interest & SB_WRITE)) sb_sink_touch(ctx, sink);
+}
+
+bool sb_sink_put(sb_ctx *ctx, sb_sink *sink, sb_span frame)
+{
+    char *room = sb_sink_reserve(ctx, sink, frame.len);
+    if (room == NULL) return false;
+    memcpy(room, frame.ptr, frame.len);
+    sb_sink_commit(ctx, sink, frame.len);
+    return true;
+}
+
+/* Writes with SIGPIPE blocked in this thread, and takes back the one that the write itself caused. */
+static ssize_t write_masked(int fd, const struct iovec *pieces, int count)
+{
+    sigset_t pipe_only, before, pending;
+    ssize_t n;
+    int error;
+    bool was_pending;
+    sigemptyset(&pipe_only);
+    sigaddset(&pipe_only, SIGPIPE);
+    sigpending(&pending);
+    was_pending = sigismember(&pending, SIGPIPE) == 1;
+    pthread_sigmask(SIG_BLOCK, &pipe_only, &before);
+    n = writev(fd, pieces, count);
+    error = errno;
+    if (n < 0 && error == EPIPE && !was_pending) {
+#ifdef __APPLE__
+        int sig;
+        sigpending(&pending);
+        if (sigismember(&pending, SIGPIPE) == 1) sigwait(&pipe_only, &sig);
+#else
+        static const struct timespec at_once = {0, 0};
+        while (sigtimedwait(&pipe_only, NULL, &at_once) < 0 && errno == EINTR) {
+        }
+#endif
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    errno = error;
+    return n;
+}
+
+/* A write that never raises SIGPIPE, whatever the host does with that signal. */
+static ssize_t write_quietly(sb_ctx *ctx, const sb_sink *sink, const struct iovec *pieces, int count)
+{
+    if (sink->socket) {
+        struct msghdr message;
+        memset(&message, 0, sizeof message);
+        message.msg_iov = (struct iovec *)(uintptr_t)pieces;
+        message.msg_iovlen = (size_t)count;
+        return sendmsg(sink->io->fd, &message, MSG_NOSIGNAL);
+    }
+#ifdef __linux__
+#ifndef RWF_NOSIGNAL
+#define RWF_NOSIGNAL 0x100
+#endif
+    if (!ctx->no_quiet_write) {
+        ssize_t n = pwritev2(sink->io->fd, pieces, count, -1, RWF_NOSIGNAL);
+        if (n >= 0 || (errno != EOPNOTSUPP && errno != EINVAL && errno != ENOSYS)) return n;
+        ctx->no_quiet_write = true;
+    }
+#else
+    (void)ctx;
+#endif
+    return write_masked(sink->io->fd, pieces, count);
+}
+
+static void want_write(sb_ctx *ctx, sb_sink *sink, bool want)
+{
+    unsigned interest = sink->io->interest;
+    sb_loop_interest(&ctx->loop, sink->io, want ? interest | SB_WRITE : interest & ~SB_WRITE);
+}
+
+void sb_sink_flush(sb_ctx *ctx, sb_sink *sink)
+{
+    struct iovec pieces[PIECES];
+    size_t budget = FLUSH_BUDGET;
+    int error = 0;
+    if (sink->io->fd < 0) return;
+    while (sink->outbox.bytes > 0 && budget > 0) {
+        size_t offered = 0;
+        int count = sb_outbox_pieces(&sink->outbox, pieces, PIECES);
+        ssize_t n;
+        for (int i = 0; i < count; i++) offered += pieces[i].iov_len;
+        n = write_quietly(ctx, sink, pieces, count);
+        if (n < 0) {
+            if (errno == EINTR) continue;
+            if (errno != EAGAIN && errno != EWOULDBLOCK) error = errno;
+            break;
+        }
+        ctx->outbox_bytes -= (size_t)n;
+        sb_outbox_consume(&sink->outbox, &ctx->chunks, (size_t)n);
+        budget = (size_t)n < budget ? budget - (size_t)n : 0;
+        if ((size_t)n < offered) break;
+    }
+    want_write(ctx, sink, sink->outbox.bytes > 0 && error == 0);
+    sink->flushed(ctx, sink, error);
+}
+
+void sb_sink_close(sb_ctx *ctx, sb_sink *sink)
+{
+    sb_sink **at = &ctx->dirty;
+    ctx->outbox_bytes -= sink->outbox.bytes;
+    sb_outbox_clear(&sink->outbox, &ctx->chunks);
+    if (!sink->dirty) return;
+    while (*at != sink) at = &(*at)->next_dirty;
+    *at = sink->next_dirty;
+    sink->dirty = false;
+}
+
+void sb_sink_flush_all(sb_ctx *ctx)
+{
+    while (ctx->dirty != NULL) {
+        sb_sink *sink = ctx->dirty;
+        ctx->dirty = sink->next_dirty;
+        sink->dirty = false;
+        sb_sink_flush(ctx, sink);
+    }
+}

@@ -1,0 +1,46 @@
+/*
+ * sink.h - the writing side of a worker or client: bytes queue in an outbox
+ * and are written once per turn, as much as the descriptor takes.
+ */
+#ifndef SB_SINK_H
+#define SB_SINK_H
+
+#include "ctx.h"
+
+/* Called after each flush: error 0, or why nothing can be written any more. */
+typedef void (*sb_sink_fn)(sb_ctx *ctx, sb_sink *sink, int error);
+
+struct sb_sink {
+    sb_outbox outbox;
+    sb_io *io; /* watched descriptor that is written to */
+    sb_sink *next_dirty;
+    sb_sink_fn flushed;
+    bool dirty;
+    bool socket;
+};
+
+void sb_sink_init(sb_sink *sink, sb_io *io, bool socket, sb_sink_fn flushed);
+
+/*
+ * Room for a frame of `len` bytes; NULL without memory. Filled by the caller
+ * and then committed, which adds the newline.
+ */
+char *sb_sink_reserve(sb_ctx *ctx, sb_sink *sink, size_t len);
+void sb_sink_commit(sb_ctx *ctx, sb_sink *sink, size_t len);
+
+/* reserve, copy, commit. False without memory. */
+bool sb_sink_put(sb_ctx *ctx, sb_sink *sink, sb_span frame);
+
+/* Marks for the next flush. */
+void sb_sink_touch(sb_ctx *ctx, sb_sink *sink);
+
+/* Writes what the descriptor takes, then calls `flushed`. */
+void sb_sink_flush(sb_ctx *ctx, sb_sink *sink);
+
+/* Forgets what is queued, and takes the sink off the list of dirty ones. */
+void sb_sink_close(sb_ctx *ctx, sb_sink *sink);
+
+/* Flushes every dirty sink once. */
+void sb_sink_flush_all(sb_ctx *ctx);
+
+#endif

@@ -1,0 +1,91 @@
+/*
+ * worker.h - one supervised child process (or embedded worker) and its state.
+ * When to start it again is decided above, in pool.c.
+ */
+#ifndef SB_WORKER_H
+#define SB_WORKER_H
+
+#include "diag.h"
+#include "reap.h"
+#include "sink.h"
+#include "source.h"
+
+/* Values as STDIO_BUS_WORKER_*. */
+typedef enum {
+    SB_WORKER_STOPPED,
+    SB_WORKER_STARTING,
+    SB_WORKER_READY,
+    SB_WORKER_STOPPING,
+    SB_WORKER_BACKOFF,
+    SB_WORKER_FAILED
+} sb_worker_state;
+
+typedef enum { SB_LADDER_NONE, SB_LADDER_EOF, SB_LADDER_TERM, SB_LADDER_KILL } sb_ladder;
+
+struct sb_worker {
+    sb_peer peer;
+    sb_ctx *ctx;
+    const sb_pool_config *config;
+    uint32_t pool; /* index */
+    int id;
+    sb_worker_state state;
+    uint32_t generation; /* starts so far */
+    pid_t pid;           /* 0: no process */
+    bool embedded;       /* lives in the host: descriptors, no process */
+    sb_io in, out, err;  /* its stdin, stdout, stderr */
+    sb_io process;       /* pidfd */
+    sb_io verdict;       /* whether it was executed */
+    sb_sink sink;
+    sb_source source;
+    sb_diag diag;
+    sb_timer timer;      /* by state: next rung of the ladder, time to start again, or time to look for its end */
+    uint64_t started_at;
+    sb_ladder ladder;
+    uint64_t rung_at; /* when the next rung is climbed */
+    uint64_t kill_at; /* when SIGKILL is due */
+    sb_exit exit;        /* how it ended last */
+    uint64_t uptime_ms;  /* of the generation that ended last */
+    int exec_error;      /* errno of a failed execution, or 0 */
+    const char *exec_step;
+    struct {             /* restart policy; see pool.c */
+        uint64_t window_start;
+        uint32_t in_window;
+        uint32_t backoffs;
+        uint32_t total;
+    } restarts;
+};
+
+/* Makes a worker that doesn't run yet; NULL without memory. Its peer is initialised by whoever starts it. */
+sb_worker *sb_worker_new(sb_ctx *ctx, const sb_pool_config *config, uint32_t pool, int id);
+
+/* Frees it; it must not run. */
+void sb_worker_free(sb_worker *worker);
+
+/* Starts the process. Returns 0 or an errno value; in that case it doesn't run and exec_step says what failed. */
+int sb_worker_start(sb_worker *worker);
+
+/* Waits until the start has been decided, at most `timeout_ms`. Returns 0, or the errno value of the failure. */
+int sb_worker_await(sb_worker *worker, int timeout_ms);
+
+/* Makes it an embedded worker over these descriptors. Returns 0 or an errno value. */
+int sb_worker_embed(sb_worker *worker, int fd_to, int fd_from);
+
+/*
+ * Ends it within `timeout_ms`: end of input, SIGTERM, SIGKILL, each to its
+ * process group. 0 kills at once. May be called again to hasten it. A worker
+ * that only waits to be started again is stopped at once.
+ */
+void sb_worker_stop(sb_worker *worker, uint64_t timeout_ms);
+
+/* Kills, reaps and closes at once, without hooks; for destroy. */
+void sb_worker_abort(sb_worker *worker);
+
+/* Not running; to be started again at `due`. */
+void sb_worker_retry_at(sb_worker *worker, uint64_t due, bool failed);
+
+static inline bool sb_worker_runs(const sb_worker *worker)
+{
+    return worker->pid != 0 || (worker->embedded && worker->out.fd >= 0);
+}
+
+#endif
