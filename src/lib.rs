@@ -95,6 +95,11 @@ pub fn version() -> &'static str {
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod program {
+    /// A bus that only serves others, with workers on this process's stderr.
+    pub fn daemon(builder: crate::StdioBusBuilder) -> crate::StdioBusBuilder {
+        builder.daemon()
+    }
+
     /// A descriptor that the program was given by number.
     pub fn take_fd(number: std::os::fd::RawFd) -> Option<std::os::fd::OwnedFd> {
         crate::native::take_fd(number)

@@ -623,6 +623,38 @@ fn no_particular_runtime_is_needed() {
     });
 }
 
+#[test]
+fn the_bus_thread_hears_every_command_however_they_fall() {
+    alone(|| {
+        let bus = StdioBus::builder()
+            .pool(zoo_pool(&["echo"]))
+            .build()
+            .expect("valid");
+        block_on(bus.start()).expect("starts");
+        // Each waits for its own answer, so the thread goes to sleep all the
+        // time; it is woken by these threads and by the worker, and a command
+        // that it doesn't hear would be the last.
+        let asking: Vec<_> = (0..8)
+            .map(|number| {
+                let bus = bus.clone();
+                thread::spawn(move || {
+                    for _ in 0..3_000 {
+                        if number % 2 == 0 {
+                            block_on(bus.stats()).expect("counted");
+                        } else {
+                            block_on(bus.request("echo", json!([number]))).expect("answered");
+                        }
+                    }
+                })
+            })
+            .collect();
+        for thread in asking {
+            thread.join().expect("no panic");
+        }
+        block_on(bus.stop()).expect("stops");
+    });
+}
+
 // ---- what a bus tells --------------------------------------------------------------------------
 
 #[test]

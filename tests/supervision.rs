@@ -4,7 +4,9 @@
 mod common;
 
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{
@@ -468,9 +470,10 @@ fn workers_end_when_a_process_that_embeds_the_bus_is_killed() {
 
 // ---- idle ----------------------------------------------------------------------------------------
 
-/// How often a thread has been switched away from so far: it grows by one each time it wakes up.
-fn switches(task: &str) -> u64 {
-    let status = fs::read_to_string(format!("{task}/status")).unwrap();
+/// What `/proc` says about a thread: whether it sleeps, and how often it has been switched away
+/// from, which grows by one each time it wakes up.
+fn sleeps_and_switches(task: &Path) -> (bool, u64) {
+    let status = fs::read_to_string(task.join("status")).unwrap();
     let count = |line: &str| {
         line.split_once("ctxt_switches:")?
             .1
@@ -478,7 +481,27 @@ fn switches(task: &str) -> u64 {
             .parse::<u64>()
             .ok()
     };
-    status.lines().filter_map(count).sum()
+    (
+        status.contains("State:\tS"),
+        status.lines().filter_map(count).sum(),
+    )
+}
+
+fn assert_no_wake_up_in_five_seconds(tasks: &[PathBuf]) {
+    let look = || {
+        tasks
+            .iter()
+            .map(|task| sleeps_and_switches(task))
+            .collect::<Vec<_>>()
+    };
+    let mut before = look();
+    wait_until("every thread has gone to sleep", BOUND, || {
+        thread::sleep(Duration::from_millis(100));
+        let last = std::mem::replace(&mut before, look());
+        before == last && before.iter().all(|(sleeps, _)| *sleeps)
+    });
+    thread::sleep(Duration::from_secs(5)); // what is measured
+    assert_eq!(look(), before, "wake-ups in 5 s");
 }
 
 #[test]
@@ -497,17 +520,7 @@ fn an_idle_bus_thread_does_not_wake_up() {
 
         let threads = threads_named(BUS_THREAD);
         assert_eq!(threads.len(), 1, "one thread is named {BUS_THREAD}");
-        let task = format!("/proc/self/task/{}", threads[0]);
-        // It may still be on its way to sleep from the last answer.
-        wait_until_async("the bus thread sleeps", || {
-            fs::read_to_string(format!("{task}/status"))
-                .unwrap()
-                .contains("State:\tS")
-        })
-        .await;
-        let before = switches(&task);
-        tokio::time::sleep(Duration::from_secs(5)).await; // what is measured
-        assert_eq!(switches(&task), before, "wake-ups in 5 s");
+        assert_no_wake_up_in_five_seconds(&[format!("/proc/self/task/{}", threads[0]).into()]);
         drop(client);
         bus.stop().await.unwrap();
     });
@@ -519,20 +532,9 @@ fn an_idle_program_does_not_wake_up() {
         let bus = Program::start(&zoo_config(2, &["echo"]), UNIX);
         let mut client = bus.unix_client();
         client.ask(r#"{"jsonrpc":"2.0","id":1,"method":"echo"}"#);
-
-        let tasks = || fs::read_dir(format!("/proc/{}/task", bus.pid())).unwrap();
-        let all = || {
-            tasks()
-                .map(|task| switches(task.unwrap().path().to_str().unwrap()))
-                .sum::<u64>()
-        };
-        let mut last = all();
-        wait_until("the program sleeps", BOUND, || {
-            std::mem::replace(&mut last, all()) == last
-        });
-        let before = all();
-        std::thread::sleep(Duration::from_secs(5)); // what is measured
-        assert_eq!(all(), before, "wake-ups in 5 s");
+        let tasks = fs::read_dir(format!("/proc/{}/task", bus.pid())).unwrap();
+        let tasks: Vec<_> = tasks.map(|task| task.unwrap().path()).collect();
+        assert_no_wake_up_in_five_seconds(&tasks);
     });
 }
 

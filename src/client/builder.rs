@@ -28,6 +28,7 @@ pub struct StdioBusBuilder {
     timeout: Option<Duration>,
     log: Option<LogSink>,
     log_level: Option<LogLevel>,
+    daemon: bool,
 }
 
 impl StdioBusBuilder {
@@ -42,6 +43,7 @@ impl StdioBusBuilder {
             timeout: Some(REQUEST_TIMEOUT),
             log: None,
             log_level: None,
+            daemon: false,
         }
     }
 
@@ -107,6 +109,14 @@ impl StdioBusBuilder {
         self
     }
 
+    /// For the program: this process asks nothing itself, and workers whose
+    /// pool doesn't say otherwise share its stderr.
+    #[cfg(feature = "cli")]
+    pub(crate) fn daemon(mut self) -> Self {
+        self.daemon = true;
+        self
+    }
+
     /// Checks the configuration and makes the bus. Nothing is started yet.
     ///
     /// Reads the configuration file, where there is one, and starts the bus's
@@ -124,7 +134,9 @@ impl StdioBusBuilder {
             .collect::<Result<Vec<_>>>()?;
         let log_level = self.effective_log_level();
         let (timeout, modes, log) = (self.timeout, self.listen.clone(), self.log.clone());
+        let daemon = self.daemon;
         let options = BusOptions {
+            daemon,
             config: self.config_source()?,
             log_level: log_level.to_c(),
         };

@@ -27,6 +27,8 @@ pub(crate) struct BusOptions {
     pub(crate) config: ConfigSource,
     /// Lowest level the library reports: 0 debug to 3 error.
     pub(crate) log_level: c_int,
+    /// Nothing in this process sends requests, and workers may share its stderr.
+    pub(crate) daemon: bool,
 }
 
 impl BusOptions {
@@ -49,11 +51,15 @@ impl BusOptions {
             log_level: self.log_level,
             ..Default::default()
         };
+        // The bus lives on one thread from create to destroy, so the end of that
+        // thread is the end of the bus.
+        let mut flags = sys::STDIO_BUS_CREATE_PARENT_DEATH_SIGNAL;
+        if self.daemon {
+            flags |= sys::STDIO_BUS_CREATE_STDERR_INHERIT | sys::STDIO_BUS_CREATE_NO_HOST;
+        }
         let ext = sys::stdio_bus_ext_options {
             size: size_of::<sys::stdio_bus_ext_options>() as u32,
-            // The bus lives on one thread from create to destroy, so the end of
-            // that thread is the end of the bus.
-            flags: sys::STDIO_BUS_CREATE_PARENT_DEATH_SIGNAL,
+            flags,
             on_frame: Some(callbacks::on_frame),
             on_event: Some(callbacks::on_event),
         };

@@ -39,14 +39,11 @@ impl Log {
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default()
             .as_secs();
-        raw(&format!("[{}] [{name}] {message}", Timestamp(now)));
+        // One write, so that lines of several threads don't mix. With stderr
+        // gone there is nobody to tell.
+        let line = format!("[{}] [{name}] {message}\n", Timestamp(now));
+        let _ = std::io::stderr().write_all(line.as_bytes());
     }
-}
-
-/// Writes a line as it is, in one write: lines of several threads don't mix.
-pub(crate) fn raw(line: &str) {
-    // With stderr gone there is nobody to tell.
-    let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
 }
 
 /// Seconds since 1970, shown as date and time in UTC.

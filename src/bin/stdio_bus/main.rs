@@ -14,15 +14,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use stdiobus::{AdoptedClient, Event, EventStream, StdioBus};
+use stdiobus::{AdoptedClient, EventStream, StdioBus};
 use tokio::task::JoinHandle;
 
 use args::Args;
 use log::Log;
 use signals::{Signal, Signals};
-
-/// Lines of the workers' stderr that may wait to be written.
-const STDERR_LINES: usize = 65_536;
 
 fn main() -> ExitCode {
     let args = match Args::try_parse() {
@@ -62,7 +59,7 @@ async fn serve(args: &Args, log: Log) -> Result<u8, String> {
     // Before anything is started, so that no signal finds us unprepared.
     let mut signals = Signals::new().map_err(|e| format!("no signals: {e}"))?;
     let bus = build(args, log)?;
-    let mut stopped = tokio::spawn(show_stderr(bus.events_with(STDERR_LINES), log));
+    let mut stopped = tokio::spawn(end_of(bus.events_with(1)));
 
     tokio::select! {
         started = bus.start() => started.map_err(|e| e.to_string())?,
@@ -71,9 +68,6 @@ async fn serve(args: &Args, log: Log) -> Result<u8, String> {
             stop_now(&bus).await;
             return Ok(0);
         }
-    }
-    for address in bus.listen_addrs() {
-        log.info(format_args!("listening on {address}"));
     }
     let client = if args.stdio() {
         Some(serve_stdio(&bus).await?)
@@ -100,14 +94,12 @@ async fn serve(args: &Args, log: Log) -> Result<u8, String> {
             signal.exit_code()
         }
     };
-    // What the workers said last.
-    let _ = stopped.await;
     log.info("stopped");
     Ok(code)
 }
 
 fn build(args: &Args, log: Log) -> Result<StdioBus, String> {
-    let mut builder = StdioBus::builder()
+    let mut builder = stdiobus::program::daemon(StdioBus::builder())
         .on_log(move |level, line| log.line(level, line))
         .log_level(log.level);
     builder = match (&args.config, args.config_fd) {
@@ -181,17 +173,7 @@ async fn stop_now(bus: &StdioBus) {
     let _ = bus.stop_with_timeout(Duration::ZERO).await;
 }
 
-/// Passes the workers' stderr on, until the bus has stopped.
-async fn show_stderr(mut events: EventStream, log: Log) {
-    let mut lost = 0;
-    while let Some(event) = events.next().await {
-        if let Event::WorkerStderr { line, .. } = event {
-            log::raw(&line);
-        }
-        let lagged = events.lagged();
-        if lagged > lost {
-            log.warn(format_args!("{} events were lost", lagged - lost));
-            lost = lagged;
-        }
-    }
+/// Waits until the bus has stopped: its events end then.
+async fn end_of(mut events: EventStream) {
+    while events.next().await.is_some() {}
 }

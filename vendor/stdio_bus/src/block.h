@@ -55,19 +55,27 @@ static inline size_t sb_step_find(const char *p)
     return sb_lowest_bit(sb_sse2_bits(_mm_or_si128(quotes, slashes)) | (uint64_t)1 << SB_STEP);
 }
 
+/* Bytes `at` to `at` + 15 of the block at p. */
+static inline void sb_part_load(sb_block_masks *masks, const char *p, unsigned at)
+{
+    __m128i bytes = _mm_loadu_si128((const __m128i *)(const void *)(p + at));
+    /* Square and curly brackets differ in this bit only. */
+    __m128i folded = _mm_or_si128(bytes, _mm_set1_epi8(0x20));
+    __m128i open = _mm_cmpeq_epi8(folded, _mm_set1_epi8('{'));
+    __m128i close = _mm_cmpeq_epi8(folded, _mm_set1_epi8('}'));
+    masks->quotes |= sb_sse2_bits(_mm_cmpeq_epi8(bytes, _mm_set1_epi8('"'))) << at;
+    masks->slashes |= sb_sse2_bits(_mm_cmpeq_epi8(bytes, _mm_set1_epi8('\\'))) << at;
+    masks->brackets |= sb_sse2_bits(_mm_or_si128(open, close)) << at;
+}
+
+/* Written out, here and below, because compilers don't unroll loops at -O2. */
 static inline sb_block_masks sb_block_load(const char *p)
 {
     sb_block_masks masks = {0, 0, 0};
-    for (unsigned i = 0; i < 64; i += 16) {
-        __m128i bytes = _mm_loadu_si128((const __m128i *)(const void *)(p + i));
-        /* Square and curly brackets differ in this bit only. */
-        __m128i folded = _mm_or_si128(bytes, _mm_set1_epi8(0x20));
-        __m128i open = _mm_cmpeq_epi8(folded, _mm_set1_epi8('{'));
-        __m128i close = _mm_cmpeq_epi8(folded, _mm_set1_epi8('}'));
-        masks.quotes |= sb_sse2_bits(_mm_cmpeq_epi8(bytes, _mm_set1_epi8('"'))) << i;
-        masks.slashes |= sb_sse2_bits(_mm_cmpeq_epi8(bytes, _mm_set1_epi8('\\'))) << i;
-        masks.brackets |= sb_sse2_bits(_mm_or_si128(open, close)) << i;
-    }
+    sb_part_load(&masks, p, 0);
+    sb_part_load(&masks, p, 16);
+    sb_part_load(&masks, p, 32);
+    sb_part_load(&masks, p, 48);
     return masks;
 }
 
@@ -117,12 +125,12 @@ static inline sb_block_masks sb_block_load(const char *p)
 #define SB_STEP ((size_t)8)
 #define SB_EACH_BYTE(byte) (UINT64_C(0x0101010101010101) * (uint64_t)(byte))
 
-/* Byte 0 in the lowest bits on every machine; compilers make one load of it. */
+/* Byte 0 in the lowest bits, whatever the machine's byte order. */
 static inline uint64_t sb_word_load(const char *p)
 {
-    uint64_t word = 0;
-    for (unsigned i = 0; i < 8; i++) word |= (uint64_t)(unsigned char)p[i] << (8 * i);
-    return word;
+    const unsigned char *b = (const unsigned char *)p;
+    return (uint64_t)b[0] | (uint64_t)b[1] << 8 | (uint64_t)b[2] << 16 | (uint64_t)b[3] << 24 | (uint64_t)b[4] << 32 |
+           (uint64_t)b[5] << 40 | (uint64_t)b[6] << 48 | (uint64_t)b[7] << 56;
 }
 
 /* The top bit of every byte of `word` that equals `byte`; the sum never carries into the next byte. */
@@ -145,17 +153,21 @@ static inline size_t sb_step_find(const char *p)
     return hits != 0 ? sb_lowest_bit(hits) / 8 : SB_STEP;
 }
 
+/* Bytes `at` to `at` + 7 of the block at p. */
+static inline void sb_part_load(sb_block_masks *masks, const char *p, unsigned at)
+{
+    uint64_t word = sb_word_load(p + at);
+    /* Square and curly brackets differ in this bit only. */
+    uint64_t folded = word | SB_EACH_BYTE(0x20);
+    masks->quotes |= sb_word_bits(sb_word_matches(word, '"')) << at;
+    masks->slashes |= sb_word_bits(sb_word_matches(word, '\\')) << at;
+    masks->brackets |= sb_word_bits(sb_word_matches(folded, '{') | sb_word_matches(folded, '}')) << at;
+}
+
 static inline sb_block_masks sb_block_load(const char *p)
 {
     sb_block_masks masks = {0, 0, 0};
-    for (unsigned i = 0; i < 64; i += 8) {
-        uint64_t word = sb_word_load(p + i);
-        /* Square and curly brackets differ in this bit only. */
-        uint64_t folded = word | SB_EACH_BYTE(0x20);
-        masks.quotes |= sb_word_bits(sb_word_matches(word, '"')) << i;
-        masks.slashes |= sb_word_bits(sb_word_matches(word, '\\')) << i;
-        masks.brackets |= sb_word_bits(sb_word_matches(folded, '{') | sb_word_matches(folded, '}')) << i;
-    }
+    for (unsigned at = 0; at < 64; at += 8) sb_part_load(&masks, p, at);
     return masks;
 }
 
@@ -167,18 +179,28 @@ typedef struct {
     uint64_t in_string; /* all ones inside a string, else 0 */
 } sb_block_state;
 
-/* The bytes that follow a backslash which is not itself escaped. */
+/*
+ * Marks the bytes that follow a run of backslashes of odd length. Adding its
+ * first bit to a run leaves a bit behind its end; the run is odd if the two
+ * are an odd distance apart.
+ */
 static inline uint64_t sb_block_escaped(sb_block_state *state, uint64_t slashes)
 {
-    uint64_t escaped = state->escaped, last = 0;
+    const uint64_t even = UINT64_C(0x5555555555555555);
+    uint64_t escaped = state->escaped;
     slashes &= ~escaped;
-    while (slashes != 0) {
-        last = slashes & (0 - slashes);
-        escaped |= last << 1;
-        slashes &= ~(last | last << 1);
-    }
-    state->escaped = last >> 63;
-    return escaped;
+    uint64_t starts = slashes & ~(slashes << 1);
+    uint64_t after_even = slashes + (starts & even);
+    uint64_t after_odd = slashes + (starts & ~even);
+    state->escaped = after_odd < slashes; /* the run that reaches the end of the block */
+    return escaped | (((after_even & ~even) | (after_odd & even)) & ~slashes);
+}
+
+/* Marks the quotes in the 64 bytes at p that are not escaped. */
+static inline uint64_t sb_block_quotes(sb_block_state *state, const char *p)
+{
+    sb_block_masks masks = sb_block_load(p);
+    return masks.quotes & ~sb_block_escaped(state, masks.slashes);
 }
 
 /*
@@ -190,7 +212,12 @@ static inline uint64_t sb_block_structure(sb_block_state *state, const char *p)
     sb_block_masks masks = sb_block_load(p);
     uint64_t inside = masks.quotes & ~sb_block_escaped(state, masks.slashes);
     /* Each bit becomes the parity of the quotes up to it: set from an opening quote to before its closing one. */
-    for (unsigned shift = 1; shift < 64; shift *= 2) inside ^= inside << shift;
+    inside ^= inside << 1;
+    inside ^= inside << 2;
+    inside ^= inside << 4;
+    inside ^= inside << 8;
+    inside ^= inside << 16;
+    inside ^= inside << 32;
     inside ^= state->in_string;
     state->in_string = 0 - (inside >> 63);
     return (masks.brackets | masks.slashes) & ~inside;

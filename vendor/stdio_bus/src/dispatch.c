@@ -81,10 +81,18 @@ static sb_span session_token(const sb_envelope *envelope, sb_span frame)
     return token;
 }
 
-static sb_pool *pool_by_id(stdio_bus_t *bus, sb_span id)
+static sb_pool *pool_by_name(stdio_bus_t *bus, sb_span name)
 {
     for (size_t i = 0; i < bus->pool_count; i++) {
-        if (sb_span_is(id, bus->pools[i].config->id)) return &bus->pools[i];
+        if (sb_span_is(name, bus->pools[i].config->id)) return &bus->pools[i];
+    }
+    return NULL;
+}
+
+static sb_pool *pool_by_token(stdio_bus_t *bus, sb_span token)
+{
+    for (size_t i = 0; token.ptr != NULL && i < bus->pool_count; i++) {
+        if (sb_json_string_is(token, bus->pools[i].config->id)) return &bus->pools[i];
     }
     return NULL;
 }
@@ -102,27 +110,27 @@ static sb_pool *pool_of_session(stdio_bus_t *bus, sb_span session)
     return found;
 }
 
+/* The pool that is named, beside the message or in it; NULL with a text if there is none of that name. */
+static sb_pool *named_pool(stdio_bus_t *bus, sb_span name, sb_span token, char why[256])
+{
+    sb_pool *pool = name.ptr != NULL ? pool_by_name(bus, name) : pool_by_token(bus, token);
+    if (pool == NULL) {
+        sb_span said = name.ptr != NULL ? name : token;
+        snprintf(why, 256, "Unknown pool: %.*s", (int)(said.len < 128 ? said.len : 128), said.ptr);
+    }
+    return pool;
+}
+
 /* The pool a message is for; NULL with a text that says why none can be told. */
 static sb_pool *find_pool(stdio_bus_t *bus, const sb_sender *sender, const sb_envelope *envelope, sb_span frame,
                           sb_span session, char why[256])
 {
-    sb_span named = sender->pool, agent = sb_member_value(frame, envelope->agent);
-    sb_pool *pool = NULL;
+    sb_pool *pool;
     size_t used;
-    if (named.ptr == NULL && envelope->pool.end != 0) {
-        named.ptr = frame.ptr + envelope->pool.value + 1;
-        named.len = envelope->pool.end - envelope->pool.value - 2;
+    if (sender->pool.ptr != NULL || envelope->pool.end != 0) {
+        return named_pool(bus, sender->pool, sb_member_value(frame, envelope->pool), why);
     }
-    if (named.ptr != NULL) {
-        pool = pool_by_id(bus, named);
-        if (pool == NULL) snprintf(why, 256, "Unknown pool: %.*s", (int)(named.len < 128 ? named.len : 128), named.ptr);
-        return pool;
-    }
-    if (agent.ptr != NULL) {
-        agent.ptr++;
-        agent.len -= 2;
-        pool = pool_by_id(bus, agent);
-    }
+    pool = pool_by_token(bus, sb_member_value(frame, envelope->agent));
     if (pool == NULL && bus->pool_count == 1) return &bus->pools[0];
     if (pool == NULL) pool = pool_of_session(bus, session);
     if (pool == NULL && bus->config.default_pool < bus->pool_count) pool = &bus->pools[bus->config.default_pool];

@@ -21,12 +21,14 @@ int stdio_bus_stop_within(stdio_bus_t *bus, uint32_t timeout_ms)
 
 int stdio_bus_drain(stdio_bus_t *bus, uint32_t timeout_ms, uint32_t grace_ms)
 {
+    uint64_t limit_ms = timeout_ms;
     if (bus == NULL) return STDIO_BUS_ERR_INVALID;
     if (bus->state != STDIO_BUS_STATE_RUNNING) return STDIO_BUS_ERR_STATE;
+    if (timeout_ms == STDIO_BUS_DRAIN_CONFIGURED) limit_ms = (uint64_t)bus->ctx.limits.drain_timeout_sec * 1000u;
     bus->draining = true;
     bus->grace_ms = grace_ms;
     sb_clients_close_listeners(bus);
-    sb_timer_set(&bus->ctx.loop.timers, &bus->timer, sb_clock_now(&bus->ctx.loop.clock) + timeout_ms);
+    sb_timer_set(&bus->ctx.loop.timers, &bus->timer, sb_clock_now(&bus->ctx.loop.clock) + limit_ms);
     /* With nothing pending the next step has to notice. */
     sb_loop_wake(&bus->ctx.loop);
     sb_bus_settle(bus);

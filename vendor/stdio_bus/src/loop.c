@@ -13,10 +13,16 @@ static void on_wake(sb_io *io, unsigned events)
     sb_loop *loop = SB_CONTAINER(io, sb_loop, wake);
     char drain[64];
     (void)events;
-    /* Cleared before reading: a wake-up that comes now is then written, and read by the next turn. */
-    atomic_store(&loop->woken, false);
     while (read(io->fd, drain, sizeof drain) == (ssize_t)sizeof drain) {
     }
+    /*
+     * Cleared after reading: cleared before, a wake-up that comes in between
+     * would be read away and leave `woken` set, and no other would ever be
+     * written. One that comes in between now is not written, but finds this
+     * turn running, which returns without waiting. An exchange, so that what
+     * its sender did before is seen by whoever looks after the turn.
+     */
+    (void)atomic_exchange(&loop->woken, false);
 }
 
 static int open_wake(sb_loop *loop, int *read_fd)

@@ -11,23 +11,38 @@ const char *sb_json_space(const char *p, const char *end)
     return p;
 }
 
+/*
+ * One past the string that has its first backslash at p, or NULL. Whole blocks
+ * at a time, because where there is one escape there are often many.
+ */
+static const char *skip_escaped(const char *p, const char *end)
+{
+    sb_block_state state = {0, 0};
+    while ((size_t)(end - p) >= SB_BLOCK) {
+        uint64_t quotes = sb_block_quotes(&state, p);
+        if (quotes != 0) return p + sb_lowest_bit(quotes) + 1;
+        p += SB_BLOCK;
+    }
+    bool escaped = state.escaped != 0;
+    for (; p < end; p++) {
+        if (*p == '"' && !escaped) return p + 1;
+        escaped = *p == '\\' && !escaped;
+    }
+    return NULL;
+}
+
 /* One past the string whose opening quote is at p, or NULL. */
 static inline const char *skip_string(const char *p, const char *end)
 {
     p++;
-    for (;;) {
-        while ((size_t)(end - p) >= SB_STEP) {
-            size_t i = sb_step_find(p);
-            p += i;
-            if (i < SB_STEP) goto found;
-        }
-        while (p < end && *p != '"' && *p != '\\') p++;
-        if (p == end) return NULL;
-    found:
-        if (*p == '"') return p + 1;
-        if (end - p < 2) return NULL;
-        p += 2;
+    while ((size_t)(end - p) >= SB_STEP) {
+        size_t i = sb_step_find(p);
+        p += i;
+        if (i < SB_STEP) return *p == '"' ? p + 1 : skip_escaped(p, end);
     }
+    while (p < end && *p != '"' && *p != '\\') p++;
+    if (p == end) return NULL;
+    return *p == '"' ? p + 1 : skip_escaped(p, end);
 }
 
 typedef struct {

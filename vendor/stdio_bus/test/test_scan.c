@@ -161,6 +161,28 @@ static void backslashes_are_paired_wherever_they_stand(void)
     }
 }
 
+/* Blocks are counted from the first escape: the second one lies across their edge for some `gap`. */
+static void an_escape_may_lie_across_the_edge_of_a_block(void)
+{
+    for (size_t gap = 0; gap < 200; gap++) {
+        for (size_t rest = 0; rest < 70; rest++) {
+            char text[300] = "[\"\\n";
+            size_t len = 4;
+            memset(text + len, 'x', gap);
+            len += gap;
+            memcpy(text + len, "\\\"", 2);
+            len += 2;
+            memset(text + len, ']', rest);
+            len += rest;
+            text[len++] = '"';
+            CHECK(skip(text + 1, len - 1) == len - 1);
+            CHECK(skip(text + 1, len - 2) == BROKEN);
+            text[len++] = ']';
+            CHECK(skip(text, len) == len);
+        }
+    }
+}
+
 static void a_string_may_end_at_any_byte(void)
 {
     char text[200];
@@ -468,6 +490,7 @@ static const sb_test tests[] = {
     TEST(raw_control_characters_in_strings_are_tolerated),
     TEST(no_prefix_of_a_container_is_a_value),
     TEST(backslashes_are_paired_wherever_they_stand),
+    TEST(an_escape_may_lie_across_the_edge_of_a_block),
     TEST(a_string_may_end_at_any_byte),
     TEST(every_other_byte_is_ordinary),
     TEST(a_million_nested_brackets_pass),
