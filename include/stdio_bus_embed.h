@@ -37,6 +37,11 @@ extern "C" {
 
 #define STDIO_BUS_EMBED_API_VERSION 2
 
+/* Everything else in the library is hidden. */
+#if defined(__GNUC__)
+#pragma GCC visibility push(default)
+#endif
+
 /* A bus. Opaque; owned by the host between create and destroy. */
 typedef struct stdio_bus stdio_bus_t;
 
@@ -195,6 +200,10 @@ int stdio_bus_register_embedded_worker(stdio_bus_t *bus, int fd_to_worker, int f
  * allowed. STDIO_BUS_ENOTFOUND for an id that is no embedded worker.
  */
 int stdio_bus_unregister_embedded_worker(stdio_bus_t *bus, int worker_id);
+
+#if defined(__GNUC__)
+#pragma GCC visibility pop
+#endif
 
 #ifdef __cplusplus
 }

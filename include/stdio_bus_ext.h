@@ -24,6 +24,11 @@ extern "C" {
 
 #define STDIO_BUS_EXT_API_VERSION 1
 
+/* Everything else in the library is hidden. */
+#if defined(__GNUC__)
+#pragma GCC visibility push(default)
+#endif
+
 /* Version of the linked library, "MAJOR.MINOR.PATCH". Any thread. Static storage. */
 const char *stdio_bus_version(void);
 
@@ -248,6 +253,10 @@ typedef struct stdio_bus_ext_stats {
 
 /* Fills `stats` (set stats->size first). */
 int stdio_bus_ext_stats(const stdio_bus_t *bus, stdio_bus_ext_stats_t *stats);
+
+#if defined(__GNUC__)
+#pragma GCC visibility pop
+#endif
 
 #ifdef __cplusplus
 }
