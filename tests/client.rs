@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 use common::{BOUND, TempDir, alone, alone_async, assert_gone, zoo_pool};
 use serde_json::{Value, json};
 use stdiobus::{
-    BusState, Error, ErrorCode, Event, LimitsConfig, ListenAddr, ListenMode, PoolConfig,
-    RequestOptions, StdioBus, WorkerState,
+    BusConfig, BusState, ClientMode, Error, ErrorCode, Event, LimitsConfig, ListenAddr, ListenMode,
+    LogLevel, PoolConfig, Protocol, RequestOptions, RestartPolicy, StderrMode, StdioBus,
+    WorkerState,
 };
 
 /// A running bus with one pool `zoo` of two workers.
@@ -475,6 +476,65 @@ fn a_configuration_that_is_not_valid_fails_the_build() {
             .build();
         let text = assert_kind(twice, ErrorCode::InvalidArgument).to_string();
         assert!(text.contains("\"zoo\"") && text.contains("id"), "{text}");
+    });
+}
+
+#[test]
+fn every_field_of_a_configuration_is_understood_by_the_bus() {
+    alone_async(|| async {
+        let mut pool = zoo_pool(&["echo"])
+            .instances(1)
+            .env("ZOO_COLOUR", "ü\"\\\n")
+            .inherit_env(false)
+            .cwd("/")
+            .protocol(Protocol::Ndjson)
+            .restart(RestartPolicy::OnFailure)
+            .stderr(StderrMode::Null);
+        pool.initialize = Some(json!({"protocolVersion": 1}));
+        pool.init_timeout_sec = Some(7);
+        pool.clients = ClientMode::Shared;
+        let mut limits = LimitsConfig::new();
+        limits.max_input_buffer = Some(1 << 20);
+        limits.max_output_queue = Some(4 << 20);
+        limits.max_restarts = Some(0);
+        limits.restart_window_sec = Some(1);
+        limits.drain_timeout_sec = Some(0);
+        limits.backpressure_timeout_sec = Some(1);
+        limits.stall_timeout_sec = Some(0);
+        limits.max_sessions = Some(10);
+        limits.session_idle_sec = Some(0);
+        limits.max_pending = Some(10);
+        limits.max_clients = Some(10);
+        let config = BusConfig::new()
+            .pool(pool)
+            .default_pool("zoo")
+            .limits(limits);
+        let complaints = Arc::new(AtomicUsize::new(0));
+        let bus = StdioBus::builder()
+            .config(config)
+            .log_level(LogLevel::Warn)
+            .on_log({
+                let complaints = Arc::clone(&complaints);
+                move |_, line| {
+                    eprintln!("{line}");
+                    complaints.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+            .build()
+            .expect("valid");
+        bus.start().await.expect("starts");
+        assert_eq!(
+            complaints.load(Ordering::Relaxed),
+            0,
+            "unknown keys are warned of"
+        );
+        let colour = bus
+            .request("env", json!({"name": "ZOO_COLOUR"}))
+            .await
+            .expect("answered");
+        assert_eq!(colour, "ü\"\\\n");
+        assert_eq!(bus.request("cwd", json!({})).await.expect("answered"), "/");
+        bus.stop().await.expect("stops");
     });
 }
 

@@ -3,9 +3,11 @@
 mod common;
 
 use std::collections::HashSet;
+use std::io::Write;
+use std::os::unix::net::UnixStream;
 
 use common::{Client, Program, alone, alone_async, zoo_config, zoo_pool};
-use serde_json::json;
+use serde_json::{Value, json};
 use stdiobus::StdioBus;
 
 const UNIX_AND_TCP: &[&str] = &["--unix", "{dir}/bus.sock", "--tcp", "127.0.0.1:0"];
@@ -392,5 +394,79 @@ fn a_message_that_names_no_pool_of_several_is_refused_with_the_candidates() {
         let answer =
             client.ask(r#"{"jsonrpc":"2.0","id":3,"pool":"right","method":"echo","params":3}"#);
         assert_eq!(answer["result"], 3);
+    });
+}
+
+#[test]
+fn a_tcp_client_whose_first_frame_is_no_json_is_answered_and_closed() {
+    alone(|| {
+        let bus = Program::start(&zoo_config(1, &["echo"]), UNIX_AND_TCP);
+        let mut browser = bus.tcp_client();
+        let answer = browser.ask("POST / HTTP/1.1");
+        assert_eq!(answer["error"]["code"], -32700, "{answer}");
+        assert!(browser.rest().is_empty());
+    });
+}
+
+#[test]
+fn a_worker_that_reads_nothing_is_overloaded_and_holds_up_nobody_else() {
+    alone(|| {
+        let pool = |id, mode| json!({"id": id, "command": common::zoo(), "args": [mode]});
+        let pools = json!([pool("deaf", "deaf"), pool("echo", "echo")]);
+        let limits = json!({"max_output_queue": 1 << 20});
+        let bus = Program::start(
+            &json!({"pools": pools, "limits": limits}).to_string(),
+            UNIX_AND_TCP,
+        );
+        let (mut greedy, mut other) = (bus.unix_client(), bus.unix_client());
+
+        let blob = text(10_000);
+        for id in 0..200 {
+            greedy.send(&format!(
+                r#"{{"id":{id},"pool":"deaf","method":"x","params":"{blob}"}}"#
+            ));
+        }
+        greedy.send(r#"{"id":"last","pool":"echo","method":"echo","params":"still served"}"#);
+        let mut refused = 0;
+        let last = loop {
+            let answer = greedy.receive_json();
+            if answer["id"] == "last" {
+                break answer;
+            }
+            assert_eq!(answer["error"]["code"], -32012, "{answer}");
+            assert_eq!(answer["error"]["data"]["reason"], "overloaded");
+            refused += 1;
+        };
+        assert_eq!(last["result"], "still served");
+        assert!(
+            (50..200).contains(&refused),
+            "{refused} of 2 MB were refused, 1 MiB fits"
+        );
+
+        let answer = other.ask(r#"{"id":1,"pool":"echo","method":"echo","params":1}"#);
+        assert_eq!(answer["result"], 1);
+    });
+}
+
+#[test]
+fn a_client_that_does_not_read_is_closed_and_holds_up_nobody_else() {
+    alone(|| {
+        let mut config: Value = serde_json::from_str(&zoo_config(1, &["echo"])).unwrap();
+        config["limits"] = json!({"max_output_queue": 1 << 20});
+        let mut bus = Program::start(&config.to_string(), UNIX_AND_TCP);
+
+        let mut stuck = UnixStream::connect(&bus.unix_paths()[0]).unwrap();
+        for id in 0..100 {
+            let request =
+                format!("{{\"id\":{id},\"method\":\"big\",\"params\":{{\"n\":100000}}}}\n");
+            if stuck.write_all(request.as_bytes()).is_err() {
+                break; // closed already
+            }
+        }
+        bus.wait_for_log("disconnected: overflow");
+        let answer = bus
+            .unix_client()
+            .ask(r#"{"id":1,"method":"echo","params":"served"}"#);
+        assert_eq!(answer["result"], "served");
     });
 }

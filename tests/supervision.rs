@@ -3,15 +3,17 @@
 
 mod common;
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{
-    BOUND, Program, TempDir, alone, alone_async, assert_gone, runs, signal, threads_named,
-    wait_until, zoo_config, zoo_pool,
+    BOUND, Client, Program, TempDir, alone, alone_async, assert_gone, children, runs, signal,
+    threads_named, wait_until, zoo_config, zoo_pool,
 };
 use serde_json::{Value, json};
 use stdiobus::{ErrorCode, ListenMode, StdioBus};
@@ -199,6 +201,76 @@ fn a_worker_that_closes_its_output_is_replaced() {
         } else {
             assert_eq!(first["result"], 1); // it had waited for the new worker
         }
+    });
+}
+
+/// Sends requests, up to 50 at once, and checks that each ends exactly once: with its own answer or
+/// because a worker died. Returns how many got their answer.
+fn each_request_ends_once(client: &mut Client, requests: usize, ended: &AtomicUsize) -> usize {
+    let (mut open, mut answered) = (HashSet::new(), 0);
+    for id in 0..requests {
+        client.send(&format!(
+            r#"{{"jsonrpc":"2.0","id":{id},"method":"echo","params":[{id}]}}"#
+        ));
+        open.insert(id);
+        while open.len() == 50 || (id + 1 == requests && !open.is_empty()) {
+            let answer = client.receive_json();
+            let id = answer["id"].as_u64().unwrap() as usize;
+            assert!(open.remove(&id), "nobody waits for this: {answer}");
+            if answer["error"].is_object() {
+                assert_eq!(answer["error"]["code"], -32011, "{answer}");
+            } else {
+                assert_eq!(answer["result"], json!([id]), "{answer}");
+                answered += 1;
+            }
+            ended.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    answered
+}
+
+#[test]
+fn under_kills_at_any_moment_each_request_ends_exactly_once() {
+    const CLIENTS: usize = 4;
+    const REQUESTS: usize = 2000;
+    const KILLS: usize = 12;
+    alone(|| {
+        let mut config: Value = serde_json::from_str(&zoo_config(3, &["echo"])).unwrap();
+        config["limits"] = json!({"max_restarts": 1000});
+        let bus = Program::start(&config.to_string(), UNIX);
+        let ended = AtomicUsize::new(0);
+        let answered = thread::scope(|scope| {
+            let client = || {
+                let mut client = bus.unix_client();
+                scope.spawn({
+                    let ended = &ended;
+                    move || each_request_ends_once(&mut client, REQUESTS, ended)
+                })
+            };
+            let clients: Vec<_> = (0..CLIENTS).map(|_| client()).collect();
+            for kill in 1..=KILLS {
+                let due = kill * CLIENTS * REQUESTS / (KILLS + 1);
+                let mut alive = Vec::new();
+                wait_until("requests end and a worker runs", BOUND, || {
+                    alive = children(bus.pid())
+                        .into_iter()
+                        .filter(|pid| runs(*pid))
+                        .collect();
+                    ended.load(Ordering::Relaxed) >= due && !alive.is_empty()
+                });
+                signal(alive[kill % alive.len()], "KILL");
+            }
+            clients
+                .into_iter()
+                .map(|client| client.join().unwrap())
+                .sum::<usize>()
+        });
+        let lost = CLIENTS * REQUESTS - answered;
+        // A kill can end what one worker has in hand, and nothing else.
+        assert!(
+            lost <= KILLS * CLIENTS * 50,
+            "{lost} requests ended without their answer"
+        );
     });
 }
 
@@ -392,7 +464,7 @@ fn reporting_pools(path: &str) -> Value {
 }
 
 /// The pids of the three workers, asked through a socket.
-fn reporting_pids(client: &mut common::Client) -> Vec<u32> {
+fn reporting_pids(client: &mut Client) -> Vec<u32> {
     let mut pid = |n| {
         let answer = client.ask(&format!(r#"{{"id":{n},"pool":"zoo-{n}","method":"pid"}}"#));
         answer["result"].as_u64().unwrap() as u32
@@ -461,7 +533,7 @@ fn workers_end_when_a_process_that_embeds_the_bus_is_killed() {
             .unwrap();
         let socket = format!("{path}.sock");
         wait_until("the host listens", BOUND, || fs::exists(&socket).unwrap());
-        let pids = reporting_pids(&mut common::Client::unix(&socket));
+        let pids = reporting_pids(&mut Client::unix(&socket));
         host.kill().unwrap();
         host.wait().unwrap();
         all_get_eof_and_sigterm_and_end_within_a_second(&pids, &path);
@@ -514,7 +586,7 @@ fn an_idle_bus_thread_does_not_wake_up() {
             .build()
             .unwrap();
         bus.start().await.unwrap();
-        let mut client = common::Client::unix(dir.path("bus.sock"));
+        let mut client = Client::unix(dir.path("bus.sock"));
         client.ask(r#"{"jsonrpc":"2.0","id":1,"method":"echo"}"#);
         bus.request("echo", json!({})).await.unwrap();
 

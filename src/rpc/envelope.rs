@@ -65,8 +65,11 @@ fn frame<P: Serialize + ?Sized>(
     Ok(out)
 }
 
+/// `name` needs no escapes.
 fn member(out: &mut Vec<u8>, name: &str, value: &str) {
-    let _ = write!(out, ",\"{name}\":");
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\":");
     // A string always serializes, and a Vec takes everything.
     let _ = serde_json::to_writer(out, value);
 }
