@@ -74,6 +74,8 @@ typedef struct stdio_bus_frame {
 #define STDIO_BUS_EVENT_CLIENT_DISCONNECTED 10 /* `client`, `text` is the reason */
 #define STDIO_BUS_EVENT_DROPPED 11      /* a frame could not be delivered: `text` says why */
 #define STDIO_BUS_EVENT_UNATTRIBUTED 12 /* a worker's frame belongs to nobody */
+#define STDIO_BUS_EVENT_WORKER_STALLED 13  /* it leaves its stdin unread; READY tells when it reads again */
+#define STDIO_BUS_EVENT_WORKER_WRITABLE 14 /* its outbox, which had refused a message, has room again */
 
 /* Something happened. All pointers are valid until the callback returns. */
 typedef struct stdio_bus_event {

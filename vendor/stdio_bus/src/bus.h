@@ -109,6 +109,9 @@ void sb_dispatch_client_oversize(stdio_bus_t *bus, const sb_sender *sender, sb_s
 void sb_dispatch_from_worker(stdio_bus_t *bus, sb_worker *worker, sb_span frame);
 void sb_dispatch_worker_oversize(stdio_bus_t *bus, sb_worker *worker, sb_span beginning);
 
+/* Queues a frame for a worker, on the account of the link's client or (SB_NONE) of nobody. False without memory. */
+bool sb_dispatch_send(stdio_bus_t *bus, sb_worker *worker, uint32_t link, sb_span frame, const sb_edits *edits);
+
 /* Sends a message into a pool whose sender has been looked at before. */
 int sb_dispatch_to_pool(stdio_bus_t *bus, const sb_sender *sender, sb_pool *pool, sb_span session, sb_span frame);
 
@@ -117,8 +120,11 @@ int sb_dispatch_to_pool(stdio_bus_t *bus, const sb_sender *sender, sb_pool *pool
 /* Answers a worker's request that no client can answer. */
 void sb_dispatch_decline(stdio_bus_t *bus, sb_worker *worker, sb_span id, bool permission);
 
-/* A worker is gone, or a pool has failed: everything it had to answer ends with this error. */
-void sb_dispatch_fail_held(stdio_bus_t *bus, sb_peer *holder, const sb_error *error, int worker, uint32_t generation);
+/* A pool has failed: everything in its queue ends with this error. */
+void sb_dispatch_fail_queued(stdio_bus_t *bus, sb_pool *pool, const sb_error *error);
+
+/* A worker is gone: everything it had to answer ends with this error, which is told what had been sent. */
+void sb_dispatch_fail_held(stdio_bus_t *bus, sb_worker *worker, sb_error *error);
 
 /* A worker is gone: what it asked clients is no longer asked. */
 void sb_dispatch_forget_asked(stdio_bus_t *bus, sb_peer *worker);
@@ -183,6 +189,9 @@ int sb_pool_queue(stdio_bus_t *bus, sb_pool *pool, const sb_sender *sender, sb_s
 
 /* What workers report; see sb_hooks. */
 void sb_pool_worker_started(sb_ctx *ctx, sb_worker *worker);
+void sb_pool_worker_stalled(sb_ctx *ctx, sb_worker *worker);
+void sb_pool_worker_reads(sb_ctx *ctx, sb_worker *worker);
+void sb_pool_worker_writable(sb_ctx *ctx, sb_worker *worker);
 void sb_pool_worker_stopping(sb_ctx *ctx, sb_worker *worker);
 void sb_pool_worker_stopped(sb_ctx *ctx, sb_worker *worker);
 void sb_pool_worker_retry(sb_ctx *ctx, sb_worker *worker);

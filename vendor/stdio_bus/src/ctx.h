@@ -24,6 +24,9 @@ typedef struct {
     void (*worker_oversize)(sb_ctx *ctx, sb_worker *worker, sb_span beginning);
     void (*worker_stderr)(sb_ctx *ctx, sb_worker *worker, sb_span line);
     void (*worker_started)(sb_ctx *ctx, sb_worker *worker);
+    void (*worker_stalled)(sb_ctx *ctx, sb_worker *worker);  /* it doesn't read; worker->stalled */
+    void (*worker_reads)(sb_ctx *ctx, sb_worker *worker);    /* it reads again */
+    void (*worker_writable)(sb_ctx *ctx, sb_worker *worker); /* its outbox is half empty again */
     void (*worker_stopping)(sb_ctx *ctx, sb_worker *worker);
     void (*worker_stopped)(sb_ctx *ctx, sb_worker *worker); /* reaped; worker->exit says how */
     void (*worker_retry)(sb_ctx *ctx, sb_worker *worker);   /* its time to be started again has come */

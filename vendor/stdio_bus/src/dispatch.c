@@ -142,11 +142,6 @@ static sb_pool *find_pool(stdio_bus_t *bus, const sb_sender *sender, const sb_en
     return NULL;
 }
 
-static bool takes(const sb_peer *peer)
-{
-    return peer->node.balance != NULL;
-}
-
 /* The worker for a message: the session's, if it has one that takes messages, else the least loaded. NULL: none. */
 static sb_worker *find_worker(stdio_bus_t *bus, sb_pool *pool, uint32_t session)
 {
@@ -154,7 +149,9 @@ static sb_worker *find_worker(stdio_bus_t *bus, sb_pool *pool, uint32_t session)
     sb_peer *peer;
     if (session != SB_NONE) {
         peer = sb_router_session_at(&bus->ctx.router, session)->worker;
-        if (peer != NULL && takes(peer)) return SB_CONTAINER(peer, sb_worker, peer);
+        if (peer != NULL && sb_worker_takes(SB_CONTAINER(peer, sb_worker, peer))) {
+            return SB_CONTAINER(peer, sb_worker, peer);
+        }
     }
     node = sb_balance_pick(&pool->balance);
     if (node == NULL) return NULL;
@@ -179,30 +176,30 @@ static bool issues_ids(const sb_pool *pool)
     return pool->config->protocol == SB_PROTOCOL_MCP || pool->config->protocol == SB_PROTOCOL_ACP;
 }
 
-/* Copies the frame, edited, into the worker's outbox. False without memory. */
-static bool send_edited(stdio_bus_t *bus, sb_worker *worker, sb_span frame, const sb_edits *edits)
+bool sb_dispatch_send(stdio_bus_t *bus, sb_worker *worker, uint32_t link, sb_span frame, const sb_edits *edits)
 {
-    size_t len = sb_splice_length(edits, frame);
+    size_t len = edits != NULL ? sb_splice_length(edits, frame) : frame.len;
     char *room = sb_sink_reserve(&bus->ctx, &worker->sink, len);
     if (room == NULL) return false;
-    sb_splice_copy(edits, frame, room);
+    if (edits != NULL) {
+        sb_splice_copy(edits, frame, room);
+    } else {
+        memcpy(room, frame.ptr, len);
+    }
     sb_sink_commit(&bus->ctx, &worker->sink, len);
+    sb_worker_queued(worker, link, len + 1);
     return true;
 }
 
-static int to_worker(stdio_bus_t *bus, const sb_sender *sender, sb_pool *pool, sb_worker *worker, uint32_t session,
-                     const sb_envelope *envelope, sb_span frame)
+static int to_worker(stdio_bus_t *bus, const sb_sender *sender, sb_pool *pool, sb_worker *worker, uint32_t link,
+                     uint32_t session, const sb_envelope *envelope, sb_span frame)
 {
     sb_router *router = &bus->ctx.router;
     sb_edits edits;
     char wire[SB_WIRE_MAX];
-    uint32_t link = sb_router_link(router, sender->peer, &worker->peer), request = SB_NONE;
+    uint32_t request = SB_NONE;
     sb_error error = sb_error_of(SB_RPC_OVERLOADED, "overloaded", "Out of memory");
     edits.count = 0;
-    if (link == SB_NONE) return refuse_message(bus, sender, envelope, frame, &error, STDIO_BUS_EFULL);
-    if (session != SB_NONE && sb_router_session_at(router, session)->owner == 0) {
-        sb_router_session_at(router, session)->owner = sender->peer->key;
-    }
     if (issues_ids(pool) && !sb_splice_drop_routing(&edits, frame, envelope, true)) {
         error = sb_error_of(SB_RPC_INVALID_REQUEST, "invalid_request", "Too many repeated routing members");
         return refuse_message(bus, sender, envelope, frame, &error, STDIO_BUS_ERR_INVALID);
@@ -211,11 +208,10 @@ static int to_worker(stdio_bus_t *bus, const sb_sender *sender, sb_pool *pool, s
         sb_span id = sb_member_value(frame, envelope->id);
         sb_span token = sb_router_ask(router, link, SB_DOWN, id, issues_ids(pool), session, wire, &request);
         if (token.ptr == NULL) return refuse_message(bus, sender, envelope, frame, &error, STDIO_BUS_EFULL);
+        sb_router_request(router, request)->at = worker->sink.queued;
         if (sb_router_request(router, request)->issued != 0) sb_splice_replace(&edits, envelope->id, token);
     }
-    if (edits.count > 0 ? send_edited(bus, worker, frame, &edits) : sb_sink_put(&bus->ctx, &worker->sink, frame)) {
-        return STDIO_BUS_OK;
-    }
+    if (sb_dispatch_send(bus, worker, link, frame, edits.count > 0 ? &edits : NULL)) return STDIO_BUS_OK;
     if (request != SB_NONE) sb_router_end(router, request);
     return refuse_message(bus, sender, envelope, frame, &error, STDIO_BUS_EFULL);
 }
@@ -236,32 +232,53 @@ static int no_worker(stdio_bus_t *bus, const sb_sender *sender, sb_pool *pool, s
     return refuse_message(bus, sender, envelope, frame, &error, status);
 }
 
+/* Why a message can't be queued for this worker just now; NULL if it can. */
+static const char *no_room(const stdio_bus_t *bus, const sb_worker *worker, uint32_t link, const sb_envelope *envelope,
+                           size_t len)
+{
+    const sb_limits *limits = &bus->ctx.limits;
+    size_t queued = worker->sink.outbox.bytes, own = sb_router_link_at(&bus->ctx.router, link)->queued;
+    if (envelope->kind == SB_KIND_REQUEST && bus->ctx.router.pending >= limits->max_pending) {
+        return "Too many requests are pending";
+    }
+    /* One message of any size passes, as long as nothing is before it. */
+    if (queued > 0 && queued + len > limits->max_output_queue) return "The worker's queue is full";
+    if (own > 0 && own + len > limits->max_output_queue / 2) return "This client's share of the worker's queue is full";
+    return NULL;
+}
+
+/* The session belongs to whoever uses it, if the client it belonged to is gone. */
+static void claim_session(stdio_bus_t *bus, uint32_t session, const sb_worker *worker, const sb_peer *client)
+{
+    sb_session *claimed = sb_router_session_at(&bus->ctx.router, session);
+    if (sb_router_linked_client(&bus->ctx.router, claimed->owner, &worker->peer) == NULL) claimed->owner = client->key;
+}
+
 static int route(stdio_bus_t *bus, const sb_sender *sender, sb_pool *pool, sb_span session_name,
                  const sb_envelope *envelope, sb_span frame)
 {
-    const sb_limits *limits = &bus->ctx.limits;
-    uint32_t session = SB_NONE;
+    sb_router *router = &bus->ctx.router;
+    uint32_t session = SB_NONE, link;
+    const char *reason = "Too many sessions";
     sb_worker *worker;
     sb_error error;
     if (session_name.ptr != NULL) {
-        session = sb_router_session(&bus->ctx.router, pool->index, session_name, true);
-        if (session == SB_NONE) {
-            error = overloaded(bus, pool, "Too many sessions");
-            return refuse_message(bus, sender, envelope, frame, &error, STDIO_BUS_EFULL);
+        router->now = (uint32_t)(bus->ctx.loop.now / 1000u);
+        session = sb_router_session(router, pool->index, session_name, true);
+    }
+    if (session_name.ptr == NULL || session != SB_NONE) {
+        worker = find_worker(bus, pool, session);
+        if (worker == NULL) return no_worker(bus, sender, pool, session_name, envelope, frame);
+        link = sb_router_link(router, sender->peer, &worker->peer);
+        reason = link == SB_NONE ? "Out of memory" : no_room(bus, worker, link, envelope, frame.len);
+        if (reason == NULL) {
+            if (session != SB_NONE) claim_session(bus, session, worker, sender->peer);
+            return to_worker(bus, sender, pool, worker, link, session, envelope, frame);
         }
+        worker->refused = true;
     }
-    worker = find_worker(bus, pool, session);
-    if (worker == NULL) return no_worker(bus, sender, pool, session_name, envelope, frame);
-    if (envelope->kind == SB_KIND_REQUEST && bus->ctx.router.pending >= limits->max_pending) {
-        error = overloaded(bus, pool, "Too many requests are pending");
-        return refuse_message(bus, sender, envelope, frame, &error, STDIO_BUS_EFULL);
-    }
-    if (worker->sink.outbox.bytes > 0 && worker->sink.outbox.bytes + frame.len > limits->max_output_queue) {
-        error = overloaded(bus, pool, "The worker's queue is full");
-        error.worker = worker->id;
-        return refuse_message(bus, sender, envelope, frame, &error, STDIO_BUS_EFULL);
-    }
-    return to_worker(bus, sender, pool, worker, session, envelope, frame);
+    error = overloaded(bus, pool, reason);
+    return refuse_message(bus, sender, envelope, frame, &error, STDIO_BUS_EFULL);
 }
 
 int sb_dispatch_to_pool(stdio_bus_t *bus, const sb_sender *sender, sb_pool *pool, sb_span session, sb_span frame)
@@ -294,7 +311,7 @@ static int answer_worker(stdio_bus_t *bus, const sb_sender *sender, const sb_env
     edits.count = 0;
     if (issues_ids(&bus->pools[worker->pool])) sb_splice_drop_routing(&edits, frame, envelope, true);
     if (reissued) sb_splice_replace(&edits, envelope->id, original);
-    sent = worker->in.fd >= 0 && send_edited(bus, worker, frame, &edits);
+    sent = worker->in.fd >= 0 && sb_dispatch_send(bus, worker, SB_NONE, frame, &edits);
     sb_text_free(&text);
     if (sent) return STDIO_BUS_OK;
     bus->more.dropped_frames++;

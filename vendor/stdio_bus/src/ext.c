@@ -143,7 +143,7 @@ int stdio_bus_worker_stderr(const stdio_bus_t *bus, int id, char *out, size_t ca
 {
     if (bus == NULL || out == NULL || cap == 0) return STDIO_BUS_ERR_INVALID;
     if (id < 0 || (size_t)id >= bus->worker_count) return STDIO_BUS_ENOTFOUND;
-    return (int)sb_diag_tail(&bus->workers[id]->diag, out, cap);
+    return (int)sb_diag_tail(&bus->workers[id]->diag, false, out, cap);
 }
 
 int stdio_bus_ext_stats(const stdio_bus_t *bus, stdio_bus_ext_stats_t *stats)

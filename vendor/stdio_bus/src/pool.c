@@ -196,7 +196,7 @@ static void fail_queue(stdio_bus_t *bus, sb_pool *pool)
     }
     error.pool = pool->config->id;
     error.sent = 0;
-    sb_dispatch_fail_held(bus, &pool->waiting, &error, -1, 0);
+    sb_dispatch_fail_queued(bus, pool, &error);
     free_queue(pool);
 }
 
@@ -218,6 +218,29 @@ void sb_pool_worker_started(sb_ctx *ctx, sb_worker *worker)
     flush_queue(bus, pool);
 }
 
+void sb_pool_worker_stalled(sb_ctx *ctx, sb_worker *worker)
+{
+    sb_log(ctx, SB_LOG_WARN, "worker %d (%s) does not read its input", worker->id, worker->config->id);
+    sb_report_worker(sb_bus_of(ctx), STDIO_BUS_EVENT_WORKER_STALLED, worker, no_text, 0);
+    /* A busy worker is better than none. */
+    if (sb_bus_of(ctx)->pools[worker->pool].balance.count > 1) sb_balance_remove(&worker->peer.node);
+}
+
+void sb_pool_worker_reads(sb_ctx *ctx, sb_worker *worker)
+{
+    stdio_bus_t *bus = sb_bus_of(ctx);
+    if (!sb_worker_takes(worker)) return;
+    if (worker->peer.node.balance == NULL) {
+        sb_balance_add(&bus->pools[worker->pool].balance, &worker->peer.node, sb_peer_load(&worker->peer));
+    }
+    sb_report_worker(bus, STDIO_BUS_EVENT_WORKER_READY, worker, no_text, 0);
+}
+
+void sb_pool_worker_writable(sb_ctx *ctx, sb_worker *worker)
+{
+    sb_report_worker(sb_bus_of(ctx), STDIO_BUS_EVENT_WORKER_WRITABLE, worker, no_text, 0);
+}
+
 void sb_pool_worker_stopping(sb_ctx *ctx, sb_worker *worker)
 {
     sb_report_worker(sb_bus_of(ctx), STDIO_BUS_EVENT_WORKER_STOPPING, worker, no_text, 0);
@@ -235,8 +258,8 @@ static void fail_requests(stdio_bus_t *bus, sb_worker *worker)
     error.exited = !worker->embedded;
     error.exit = worker->exit;
     error.uptime_ms = worker->uptime_ms;
-    if (sb_diag_tail(&worker->diag, tail, sizeof tail) > 0) error.stderr_tail = tail;
-    sb_dispatch_fail_held(bus, &worker->peer, &error, worker->id, worker->generation);
+    if (sb_diag_tail(&worker->diag, true, tail, sizeof tail) > 0) error.stderr_tail = tail;
+    sb_dispatch_fail_held(bus, worker, &error);
     sb_dispatch_forget_asked(bus, &worker->peer);
 }
 

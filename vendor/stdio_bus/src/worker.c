@@ -51,6 +51,7 @@ static bool enter(sb_worker *worker, event what)
 }
 
 static void on_timer(sb_timer *timer);
+static void on_stall_timer(sb_timer *timer);
 static void on_verdict(sb_io *io, unsigned events);
 static void on_process(sb_io *io, unsigned events);
 static void on_output(sb_io *io, unsigned events);
@@ -63,11 +64,12 @@ sb_worker *sb_worker_new(sb_ctx *ctx, const sb_pool_config *config, uint32_t poo
 {
     sb_worker *worker = sb_calloc(1, sizeof *worker);
     if (worker == NULL) return NULL;
-    if (!sb_timer_register(&ctx->loop.timers, &worker->timer, on_timer)) {
-        sb_free(worker);
+    worker->ctx = ctx;
+    if (!sb_timer_register(&ctx->loop.timers, &worker->timer, on_timer) ||
+        !sb_timer_register(&ctx->loop.timers, &worker->stall_timer, on_stall_timer)) {
+        sb_worker_free(worker);
         return NULL;
     }
-    worker->ctx = ctx;
     worker->config = config;
     worker->pool = pool;
     worker->id = id;
@@ -79,6 +81,8 @@ void sb_worker_free(sb_worker *worker)
 {
     if (worker == NULL) return;
     sb_timer_unregister(&worker->ctx->loop.timers, &worker->timer);
+    sb_timer_unregister(&worker->ctx->loop.timers, &worker->stall_timer);
+    sb_shares_free(&worker->shares);
     sb_source_free(&worker->source);
     sb_diag_free(&worker->diag);
     sb_free(worker);
@@ -195,6 +199,8 @@ static int watch_all(sb_worker *worker, const sb_child *child)
 {
     int error = 0;
     sb_sink_init(&worker->sink, &worker->in, is_socket(child->to), on_flushed);
+    worker->seen_written = 0;
+    worker->stalled = worker->refused = false;
     sb_source_free(&worker->source);
     sb_source_init(&worker->source, worker->ctx->limits.max_input_buffer);
     error = watch(worker, &worker->in, child->to, 0, on_input, error);
@@ -244,6 +250,7 @@ int sb_worker_start(sb_worker *worker)
     sb_timer_cancel(&worker->ctx->loop.timers, &worker->timer);
     worker->pid = child.pid;
     worker->generation++;
+    sb_diag_mark(&worker->diag);
     worker->ladder = SB_LADDER_NONE;
     worker->started_at = sb_clock_now(&worker->ctx->loop.clock);
     sb_peer_init(&worker->ctx->router, &worker->peer, true);
@@ -382,13 +389,69 @@ static void on_input(sb_io *io, unsigned events)
     }
 }
 
+void sb_worker_queued(sb_worker *worker, uint32_t link, size_t len)
+{
+    sb_shares_add(&worker->shares, &worker->ctx->router, link, len);
+}
+
+static void has_read(sb_worker *worker, uint32_t len)
+{
+    sb_ctx *ctx = worker->ctx;
+    size_t left = worker->sink.outbox.bytes;
+    worker->seen_written += len;
+    worker->reads_at = ctx->loop.now;
+    sb_shares_take(&worker->shares, &ctx->router, len);
+    if (worker->stalled) {
+        worker->stalled = false;
+        ctx->hooks.worker_reads(ctx, worker);
+    }
+    if (worker->refused && left <= ctx->limits.max_output_queue / 2) {
+        worker->refused = false;
+        ctx->hooks.worker_writable(ctx, worker);
+    }
+}
+
+/* What stays unread is looked at again after a while; one timer for any number of flushes. */
+static void watch_reading(sb_worker *worker)
+{
+    sb_ctx *ctx = worker->ctx;
+    if (worker->sink.outbox.bytes == 0 || sb_timer_is_set(&worker->stall_timer)) return;
+    worker->reads_at = ctx->loop.now;
+    sb_timer_set(&ctx->loop.timers, &worker->stall_timer, ctx->loop.now + SB_STALLED_MS);
+}
+
+static void on_stall_timer(sb_timer *timer)
+{
+    sb_worker *worker = SB_CONTAINER(timer, sb_worker, stall_timer);
+    sb_ctx *ctx = worker->ctx;
+    uint64_t silent = ctx->loop.now - worker->reads_at, limit = (uint64_t)ctx->limits.stall_timeout_sec * 1000u;
+    uint64_t next = silent < SB_STALLED_MS ? SB_STALLED_MS : limit;
+    if (worker->sink.outbox.bytes == 0 || !sb_worker_takes(worker)) return;
+    if (silent >= SB_STALLED_MS && !worker->stalled) {
+        worker->stalled = true;
+        ctx->hooks.worker_stalled(ctx, worker);
+    }
+    if (limit > 0 && silent >= limit) {
+        sb_log(ctx, SB_LOG_WARN, "worker %d (%s) has not read for %u s and is stopped", worker->id, worker->config->id,
+               ctx->limits.stall_timeout_sec);
+        leave(worker);
+    } else if (next > silent) {
+        sb_timer_set(&ctx->loop.timers, timer, worker->reads_at + next);
+    }
+}
+
 static void on_flushed(sb_ctx *ctx, sb_sink *sink, int error)
 {
     sb_worker *worker = SB_CONTAINER(sink, sb_worker, sink);
+    uint32_t written = sink->written - worker->seen_written;
     (void)ctx;
+    if (written > 0) has_read(worker, written);
     if (error != 0) {
         leave(worker);
-    } else if (worker->state == SB_WORKER_STOPPING && sink->outbox.bytes == 0) {
+        return;
+    }
+    watch_reading(worker);
+    if (worker->state == SB_WORKER_STOPPING && sink->outbox.bytes == 0) {
         close_io(worker, &worker->in);
     }
 }
@@ -464,7 +527,10 @@ static void close_all(sb_worker *worker)
     close_io(worker, &worker->verdict);
     close_io(worker, &worker->process);
     sb_sink_close(worker->ctx, &worker->sink);
+    sb_shares_clear(&worker->shares, &worker->ctx->router);
+    sb_shares_free(&worker->shares);
     sb_source_free(&worker->source);
+    sb_timer_cancel(&worker->ctx->loop.timers, &worker->stall_timer);
 }
 
 static void reap_process(sb_worker *worker)
