@@ -38,6 +38,7 @@ typedef struct {
     sb_peer waiting;    /* holds the requests in the queue */
     sb_queued *head, *tail;
     size_t queued_bytes;
+    uint64_t requests; /* given to its workers */
 } sb_pool;
 
 /* A frame the bus made for the host, to be handed out by the next step. */
@@ -69,15 +70,18 @@ struct stdio_bus {
     sb_conn *clients;
     sb_conn *closed; /* to be freed at the end of the step */
     int client_count;
+    int strangers; /* clients that have not shown their token yet */
     int last_client_id;
     sb_letter *letters, *last_letter;
     sb_buf compose; /* a frame while it is put together */
     sb_buf plain;   /* a session name while it is decoded */
+    sb_timer idle_timer; /* looks for idle sessions */
     sb_timer timer; /* end of draining, or of stopping */
     uint64_t grace_ms; /* for the stop that follows draining */
     uint64_t stop_ms;  /* for the stop that was asked for inside a callback */
     bool stop_wanted;
     bool draining;
+    bool warned_open; /* that others can reach a listener */
     bool overdue; /* the time for stopping has passed */
     bool in_step;
     bool destroy_wanted;
@@ -95,6 +99,9 @@ static inline stdio_bus_t *sb_bus_of(sb_ctx *ctx)
 /* Where a function of the API ends: makes the poll fd agree with what is to be done. */
 void sb_bus_settle(stdio_bus_t *bus);
 
+/* A session was used: makes sure that idle ones are looked for, where they are to be ended. */
+void sb_bus_watch_idle(stdio_bus_t *bus);
+
 /* stdio_bus_stop_within without its checks. */
 int sb_bus_stop(stdio_bus_t *bus, uint64_t timeout_ms);
 
@@ -108,6 +115,9 @@ int sb_dispatch_from_client(stdio_bus_t *bus, const sb_sender *sender, sb_span f
 void sb_dispatch_client_oversize(stdio_bus_t *bus, const sb_sender *sender, sb_span beginning);
 void sb_dispatch_from_worker(stdio_bus_t *bus, sb_worker *worker, sb_span frame);
 void sb_dispatch_worker_oversize(stdio_bus_t *bus, sb_worker *worker, sb_span beginning);
+
+/* Refuses a client that did not show its token, and closes it. */
+void sb_dispatch_turn_away(stdio_bus_t *bus, sb_conn *conn, sb_span id);
 
 /* Queues a frame for a worker, on the account of the link's client or (SB_NONE) of nobody. False without memory. */
 bool sb_dispatch_send(stdio_bus_t *bus, sb_worker *worker, uint32_t link, sb_span frame, const sb_edits *edits);
@@ -177,6 +187,9 @@ bool sb_pools_running(const stdio_bus_t *bus);
 
 void sb_pools_free(stdio_bus_t *bus);
 
+/* The pool with this id, or NULL. */
+sb_pool *sb_pool_named(stdio_bus_t *bus, sb_span id);
+
 /* A new worker slot in a pool; NULL without memory. */
 sb_worker *sb_pool_add_worker(stdio_bus_t *bus, sb_pool *pool);
 
@@ -198,7 +211,9 @@ void sb_pool_worker_retry(sb_ctx *ctx, sb_worker *worker);
 
 /* ---- clients.c: connections and listeners --------------------------------------------- */
 
-int sb_clients_open(stdio_bus_t *bus, int fd_from, int fd_to, bool tcp, bool pair, const char *peer);
+int sb_clients_adopt(stdio_bus_t *bus, const sb_conn_plan *plan);
+void sb_clients_admit(stdio_bus_t *bus, sb_conn *conn); /* it has shown its token */
+void sb_clients_accept(stdio_bus_t *bus, sb_listener *listener, int fd, const char *peer);
 void sb_clients_close_all(stdio_bus_t *bus, const char *reason);
 void sb_clients_free_closed(stdio_bus_t *bus);
 void sb_clients_closed(sb_ctx *ctx, sb_conn *conn, const char *reason); /* see sb_hooks */

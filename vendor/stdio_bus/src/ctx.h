@@ -14,6 +14,7 @@ typedef struct sb_ctx sb_ctx;
 typedef struct sb_sink sb_sink;
 typedef struct sb_worker sb_worker;
 typedef struct sb_conn sb_conn;
+typedef struct sb_listener sb_listener;
 
 enum { SB_LOG_DEBUG, SB_LOG_INFO, SB_LOG_WARN, SB_LOG_ERROR };
 
@@ -34,7 +35,7 @@ typedef struct {
     void (*client_oversize)(sb_ctx *ctx, sb_conn *conn, sb_span beginning);
     void (*client_eof)(sb_ctx *ctx, sb_conn *conn); /* it sends nothing more, but still reads */
     void (*client_closed)(sb_ctx *ctx, sb_conn *conn, const char *reason);
-    void (*client_accepted)(sb_ctx *ctx, int fd, bool tcp, const char *peer);
+    void (*client_accepted)(sb_ctx *ctx, sb_listener *listener, int fd, const char *peer);
 } sb_hooks;
 
 /* Input is read here first; only what is left of a split frame is kept with its owner. */

@@ -43,9 +43,17 @@ static int refuse_broken(stdio_bus_t *bus, const sb_sender *sender, sb_envelope_
 
 void sb_dispatch_client_oversize(stdio_bus_t *bus, const sb_sender *sender, sb_span beginning)
 {
+    sb_conn *conn = sender->conn;
     sb_error error = sb_error_of(SB_RPC_INVALID_REQUEST, "too_large", "Message too large");
     bus->more.oversize_frames++;
+    if (conn->listener != NULL) {
+        sb_dispatch_turn_away(bus, conn, sb_envelope_partial_id(beginning));
+        return;
+    }
+    /* Where the next frame begins can't be known. */
+    if (conn->source.framer.by_length) error.message = "Frame too large";
     refuse(bus, sender, sb_envelope_partial_id(beginning), &error, STDIO_BUS_ERR_BUFFER);
+    if (conn->source.framer.by_length) sb_conn_finish(conn);
 }
 
 /* ---- pool and session ------------------------------------------------------------------- */
@@ -81,14 +89,6 @@ static sb_span session_token(const sb_envelope *envelope, sb_span frame)
     return token;
 }
 
-static sb_pool *pool_by_name(stdio_bus_t *bus, sb_span name)
-{
-    for (size_t i = 0; i < bus->pool_count; i++) {
-        if (sb_span_is(name, bus->pools[i].config->id)) return &bus->pools[i];
-    }
-    return NULL;
-}
-
 static sb_pool *pool_by_token(stdio_bus_t *bus, sb_span token)
 {
     for (size_t i = 0; token.ptr != NULL && i < bus->pool_count; i++) {
@@ -113,7 +113,7 @@ static sb_pool *pool_of_session(stdio_bus_t *bus, sb_span session)
 /* The pool that is named, beside the message or in it; NULL with a text if there is none of that name. */
 static sb_pool *named_pool(stdio_bus_t *bus, sb_span name, sb_span token, char why[256])
 {
-    sb_pool *pool = name.ptr != NULL ? pool_by_name(bus, name) : pool_by_token(bus, token);
+    sb_pool *pool = name.ptr != NULL ? sb_pool_named(bus, name) : pool_by_token(bus, token);
     if (pool == NULL) {
         sb_span said = name.ptr != NULL ? name : token;
         snprintf(why, 256, "Unknown pool: %.*s", (int)(said.len < 128 ? said.len : 128), said.ptr);
@@ -131,6 +131,7 @@ static sb_pool *find_pool(stdio_bus_t *bus, const sb_sender *sender, const sb_en
         return named_pool(bus, sender->pool, sb_member_value(frame, envelope->pool), why);
     }
     pool = pool_by_token(bus, sb_member_value(frame, envelope->agent));
+    if (pool == NULL && sender->conn != NULL && sender->conn->pool != SB_NONE) return &bus->pools[sender->conn->pool];
     if (pool == NULL && bus->pool_count == 1) return &bus->pools[0];
     if (pool == NULL) pool = pool_of_session(bus, session);
     if (pool == NULL && bus->config.default_pool < bus->pool_count) pool = &bus->pools[bus->config.default_pool];
@@ -209,6 +210,7 @@ static int to_worker(stdio_bus_t *bus, const sb_sender *sender, sb_pool *pool, s
         sb_span token = sb_router_ask(router, link, SB_DOWN, id, issues_ids(pool), session, wire, &request);
         if (token.ptr == NULL) return refuse_message(bus, sender, envelope, frame, &error, STDIO_BUS_EFULL);
         sb_router_request(router, request)->at = worker->sink.queued;
+        pool->requests++;
         if (sb_router_request(router, request)->issued != 0) sb_splice_replace(&edits, envelope->id, token);
     }
     if (sb_dispatch_send(bus, worker, link, frame, edits.count > 0 ? &edits : NULL)) return STDIO_BUS_OK;
@@ -265,6 +267,7 @@ static int route(stdio_bus_t *bus, const sb_sender *sender, sb_pool *pool, sb_sp
     if (session_name.ptr != NULL) {
         router->now = (uint32_t)(bus->ctx.loop.now / 1000u);
         session = sb_router_session(router, pool->index, session_name, true);
+        sb_bus_watch_idle(bus);
     }
     if (session_name.ptr == NULL || session != SB_NONE) {
         worker = find_worker(bus, pool, session);
@@ -325,13 +328,17 @@ static bool is_admitted(const stdio_bus_t *bus, const sb_envelope *envelope)
     return bus->state == STDIO_BUS_STATE_RUNNING && !(bus->draining && envelope->kind == SB_KIND_REQUEST);
 }
 
-/* stdio_bus/auth is the bus's own: with no token set, everybody is who they say. */
+static bool is_auth(sb_span method)
+{
+    return method.len == sizeof "\"stdio_bus/auth\"" - 1 && sb_json_string_is(method, "stdio_bus/auth");
+}
+
+/* stdio_bus/auth is the bus's own, and never forwarded: where no token is asked for, any will do. */
 static bool answer_auth(stdio_bus_t *bus, const sb_sender *sender, const sb_envelope *envelope, sb_span frame)
 {
-    sb_span method = sb_member_value(frame, envelope->method);
     sb_delivery delivery = {0};
     sb_buf text = {0};
-    if (method.len != sizeof "\"stdio_bus/auth\"" - 1 || !sb_json_string_is(method, "stdio_bus/auth")) return false;
+    if (!is_auth(sb_member_value(frame, envelope->method))) return false;
     if (sender->conn == NULL || envelope->kind != SB_KIND_REQUEST) return true;
     if (sb_answer_result(&text, sb_member_value(frame, envelope->id), "{\"ok\":true}")) {
         delivery.frame.ptr = text.data;
@@ -362,12 +369,51 @@ static int dispatch_message(stdio_bus_t *bus, const sb_sender *sender, const sb_
     return route(bus, sender, pool, session, envelope, frame);
 }
 
+/* Whether a message shows the token that the client's listener asks for. */
+static bool shows_token(stdio_bus_t *bus, const sb_conn *conn, const sb_envelope *envelope, sb_span frame)
+{
+    sb_span params = sb_member_value(frame, envelope->params), token = {NULL, 0};
+    if (envelope->kind != SB_KIND_REQUEST || !is_auth(sb_member_value(frame, envelope->method))) return false;
+    if (params.ptr != NULL && params.ptr[0] == '{') token = sb_json_find(params, "token");
+    if (!is_text(token)) return false;
+    token = decode(bus, token);
+    return token.ptr != NULL && sb_listener_knows(conn->listener, token);
+}
+
+void sb_dispatch_turn_away(stdio_bus_t *bus, sb_conn *conn, sb_span id)
+{
+    sb_error error = sb_error_of(SB_RPC_UNAUTHORIZED, "unauthorized", "A valid token is required first");
+    bus->more.unauthorized++;
+    sb_deliver_error(bus, &conn->peer, id, &error, -1, 0);
+    sb_conn_finish(conn);
+}
+
+/* The first message of a client that has to show a token. */
+static int greet(stdio_bus_t *bus, const sb_sender *sender, sb_span frame)
+{
+    sb_envelope envelope;
+    sb_span id = {NULL, 0};
+    if (sb_envelope_scan(frame, &envelope) == SB_ENVELOPE_OK) {
+        id = sb_member_value(frame, envelope.id);
+        if (shows_token(bus, sender->conn, &envelope, frame)) {
+            sender->conn->greeted = true;
+            sb_clients_admit(bus, sender->conn);
+            answer_auth(bus, sender, &envelope, frame);
+            return STDIO_BUS_OK;
+        }
+    }
+    sb_dispatch_turn_away(bus, sender->conn, id);
+    return STDIO_BUS_ERR_INVALID;
+}
+
 int sb_dispatch_from_client(stdio_bus_t *bus, const sb_sender *sender, sb_span frame)
 {
     sb_envelope envelope;
     sb_error error;
     int status;
-    sb_envelope_result result = sb_envelope_scan(frame, &envelope);
+    sb_envelope_result result;
+    if (sender->conn != NULL && sender->conn->listener != NULL) return greet(bus, sender, frame);
+    result = sb_envelope_scan(frame, &envelope);
     if (result != SB_ENVELOPE_OK) return refuse_broken(bus, sender, result);
     if (sender->conn != NULL) sender->conn->greeted = true;
     if (envelope.kind == SB_KIND_INVALID) {

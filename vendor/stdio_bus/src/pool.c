@@ -28,6 +28,14 @@ bool sb_pools_init(stdio_bus_t *bus)
     return true;
 }
 
+sb_pool *sb_pool_named(stdio_bus_t *bus, sb_span id)
+{
+    for (size_t i = 0; i < bus->pool_count; i++) {
+        if (sb_span_is(id, bus->pools[i].config->id)) return &bus->pools[i];
+    }
+    return NULL;
+}
+
 sb_worker *sb_pool_add_worker(stdio_bus_t *bus, sb_pool *pool)
 {
     sb_worker *worker, **workers = bus->workers;

@@ -482,6 +482,7 @@ void sb_session_bind(sb_router *router, uint32_t entry, sb_peer *worker)
         } else {
             session->worker->sessions = session->next_of_worker;
         }
+        session->worker->session_count--;
     }
     session->worker = worker;
     if (worker == NULL) return;
@@ -489,6 +490,7 @@ void sb_session_bind(sb_router *router, uint32_t entry, sb_peer *worker)
     session->next_of_worker = worker->sessions;
     if (worker->sessions != SB_NONE) sb_router_session_at(router, worker->sessions)->prev_of_worker = entry;
     worker->sessions = entry;
+    worker->session_count++;
 }
 
 void sb_session_end(sb_router *router, uint32_t entry)

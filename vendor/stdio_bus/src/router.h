@@ -29,6 +29,7 @@ typedef struct {
     uint32_t last_link;    /* the link used last, a short cut */
     uint32_t busy_links;   /* workers: first link with requests to answer */
     uint32_t sessions;     /* workers: first session bound here */
+    uint32_t session_count;
     uint32_t pending;      /* requests it has to answer */
     uint32_t asked;        /* requests it waits for */
     bool worker;
