@@ -141,6 +141,17 @@ int stdio_bus_stop_within(stdio_bus_t *bus, uint32_t timeout_ms);
 #define STDIO_BUS_DRAIN_CONFIGURED 0xffffffffu
 int stdio_bus_drain(stdio_bus_t *bus, uint32_t timeout_ms, uint32_t grace_ms);
 
+/*
+ * Replaces the configuration while running (`config_path` beats
+ * `config_json`). Pools that stay the same are not touched. The workers of a
+ * changed or removed pool take nothing new, and end when they have answered
+ * everything, at the latest after drain_timeout_sec; its idle sessions move.
+ * STDIO_BUS_ERR_CONFIG or STDIO_BUS_ERR_WORKER (a program cannot be found),
+ * with on_error, leave everything as it was. STDIO_BUS_ERR_STATE unless
+ * RUNNING, or from inside a callback. Numbers of pools may change.
+ */
+int stdio_bus_reload(stdio_bus_t *bus, const char *config_path, const char *config_json);
+
 /* ---- messages ------------------------------------------------------------ */
 
 /*

@@ -95,7 +95,8 @@ static bool build(stdio_bus_t *bus, const stdio_bus_options_t *options)
     ctx->scratch = sb_alloc(SB_SCRATCH_SIZE + 1);
     if (ctx->scratch != NULL && copy_listener(bus, &options->listener) &&
         sb_timer_register(&ctx->loop.timers, &bus->timer, on_deadline) &&
-        sb_timer_register(&ctx->loop.timers, &bus->idle_timer, on_idle_timer) && sb_pools_init(bus)) {
+        sb_timer_register(&ctx->loop.timers, &bus->idle_timer, on_idle_timer) &&
+        sb_timer_register(&ctx->loop.timers, &bus->retire_timer, sb_reload_on_timer) && sb_pools_init(bus)) {
         return true;
     }
     sb_report_error(bus, STDIO_BUS_ERR_BUFFER, "out of memory");
@@ -148,6 +149,7 @@ void stdio_bus_destroy(stdio_bus_t *bus)
     sb_free(bus->listeners);
     sb_timer_unregister(&bus->ctx.loop.timers, &bus->timer);
     sb_timer_unregister(&bus->ctx.loop.timers, &bus->idle_timer);
+    sb_timer_unregister(&bus->ctx.loop.timers, &bus->retire_timer);
     sb_router_free(&bus->ctx.router);
     sb_chunks_free(&bus->ctx.chunks);
     sb_loop_free(&bus->ctx.loop);
@@ -319,6 +321,7 @@ int stdio_bus_step(stdio_bus_t *bus, int timeout_ms)
     handled += sb_loop_turn(&bus->ctx.loop, timeout_ms);
     handled += sb_deliver_letters(bus);
     sb_sink_flush_all(&bus->ctx);
+    if (bus->retired != NULL) sb_reload_progress(bus);
     if (bus->state != STDIO_BUS_STATE_RUNNING || bus->draining) progress(bus);
     sb_clients_free_closed(bus);
     bus->in_step = false;
@@ -430,7 +433,7 @@ static sb_worker *embedded_slot(stdio_bus_t *bus, sb_pool *pool)
 {
     for (size_t i = 0; i < bus->worker_count; i++) {
         sb_worker *worker = bus->workers[i];
-        if (worker->embedded && !sb_worker_runs(worker) && worker->pool == pool->index) return worker;
+        if (worker->embedded && !sb_worker_runs(worker) && worker->pool == pool) return worker;
     }
     return sb_pool_add_worker(bus, pool);
 }

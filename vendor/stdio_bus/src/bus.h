@@ -31,15 +31,20 @@ typedef struct sb_queued {
     char data[]; /* session (plain text), then the frame */
 } sb_queued;
 
-typedef struct {
-    const sb_pool_config *config;
-    uint32_t index;
-    sb_balance balance; /* its ready workers */
+struct sb_pool {
+    sb_pool *next;         /* of the retired ones */
+    sb_pool_config config; /* its own copy */
+    uint32_t key;          /* never used again: what its sessions are filed under */
+    uint32_t worker_count; /* slots that are its own */
+    bool started;          /* its workers have been started */
+    bool retired;          /* replaced by a reload: its workers finish what they have */
+    uint64_t end_due;      /* when the workers of a retired pool are stopped, whatever they have */
+    sb_balance balance;    /* its ready workers */
     sb_peer waiting;    /* holds the requests in the queue */
     sb_queued *head, *tail;
     size_t queued_bytes;
-    uint64_t requests; /* given to its workers */
-} sb_pool;
+    uint64_t requests;  /* given to its workers */
+};
 
 /* A frame the bus made for the host, to be handed out by the next step. */
 typedef struct sb_letter {
@@ -57,8 +62,11 @@ struct stdio_bus {
     stdio_bus_options_t options; /* callbacks and user data; its strings are not ours */
     stdio_bus_ext_options_t ext;
     stdio_bus_state_t state;
-    sb_pool *pools;
+    sb_pool **pools; /* as the configuration lists them */
     size_t pool_count;
+    sb_pool *default_pool;
+    sb_pool *retired;
+    uint32_t last_pool_key;
     sb_worker **workers; /* by id */
     size_t worker_count;
     sb_listener **listeners;
@@ -75,6 +83,7 @@ struct stdio_bus {
     sb_letter *letters, *last_letter;
     sb_buf compose; /* a frame while it is put together */
     sb_buf plain;   /* a session name while it is decoded */
+    sb_timer retire_timer; /* when the workers of a retired pool are stopped */
     sb_timer idle_timer; /* looks for idle sessions */
     sb_timer timer; /* end of draining, or of stopping */
     uint64_t grace_ms; /* for the stop that follows draining */
@@ -176,6 +185,18 @@ sb_conn *sb_conn_of(stdio_bus_t *bus, sb_peer *client);
 /* Makes pools and worker slots from the configuration. False without memory. */
 bool sb_pools_init(stdio_bus_t *bus);
 
+/* A pool that takes over this configuration, which is empty then; with its worker slots. NULL without memory. */
+sb_pool *sb_pool_new(stdio_bus_t *bus, sb_pool_config *config);
+
+/* Frees a pool whose workers are gone; its slots become free. */
+void sb_pool_free(stdio_bus_t *bus, sb_pool *pool);
+
+/* Sends what waits in a pool's queue on its way, into `to`, which may be another pool. */
+void sb_pool_flush_queue(stdio_bus_t *bus, sb_pool *pool, sb_pool *to);
+
+/* What waits in a pool's queue ends with an error. */
+void sb_pool_fail_queue(stdio_bus_t *bus, sb_pool *pool);
+
 /* Starts every worker and waits for the verdicts. A status; on_error has the reason. */
 int sb_pools_start(stdio_bus_t *bus);
 
@@ -208,6 +229,17 @@ void sb_pool_worker_writable(sb_ctx *ctx, sb_worker *worker);
 void sb_pool_worker_stopping(sb_ctx *ctx, sb_worker *worker);
 void sb_pool_worker_stopped(sb_ctx *ctx, sb_worker *worker);
 void sb_pool_worker_retry(sb_ctx *ctx, sb_worker *worker);
+
+/* ---- reload.c: another configuration while running ------------------------------------- */
+
+/* A status; after anything but STDIO_BUS_OK nothing has changed. Takes over what it needs of `config`. */
+int sb_reload(stdio_bus_t *bus, sb_config *config);
+
+/* Stops the workers of retired pools that have nothing left to do, and frees pools without workers. */
+void sb_reload_progress(stdio_bus_t *bus);
+
+/* The time of a retired pool is over. */
+void sb_reload_on_timer(sb_timer *timer);
 
 /* ---- clients.c: connections and listeners --------------------------------------------- */
 

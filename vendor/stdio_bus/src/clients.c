@@ -140,7 +140,7 @@ static sb_listener *open_listener(stdio_bus_t *bus, const stdio_bus_listen_optio
 }
 
 /* Copies what its clients need. False without memory. */
-static bool set_up(stdio_bus_t *bus, sb_listener *listener, const stdio_bus_listen_options_t *options, uint32_t pool)
+static bool set_up(stdio_bus_t *bus, sb_listener *listener, const stdio_bus_listen_options_t *options, sb_pool *pool)
 {
     listener->pool = pool;
     listener->length_framed = options->framing == STDIO_BUS_FRAMING_LENGTH ||
@@ -171,12 +171,11 @@ static void warn_if_open(stdio_bus_t *bus, const sb_listener *listener)
 int sb_clients_listen(stdio_bus_t *bus, const stdio_bus_listen_options_t *options)
 {
     char error[SB_LISTENER_ERROR_MAX];
-    uint32_t pool = SB_NONE;
+    sb_pool *pool = NULL;
     sb_listener *listener, **listeners;
     if (options->pool != NULL) {
-        sb_pool *named = sb_pool_named(bus, sb_span_of(options->pool));
-        if (named == NULL) return STDIO_BUS_ENOTFOUND;
-        pool = named->index;
+        pool = sb_pool_named(bus, sb_span_of(options->pool));
+        if (pool == NULL) return STDIO_BUS_ENOTFOUND;
     }
     listeners = sb_realloc(bus->listeners, (bus->listener_count + 1) * sizeof(sb_listener *));
     if (listeners == NULL) return STDIO_BUS_ERR_BUFFER;

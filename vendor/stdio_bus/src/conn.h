@@ -21,7 +21,7 @@ struct sb_conn {
     uint64_t stall_due;  /* end of the time it may leave its answers unread */
     uint64_t auth_due;   /* end of the time it has for its token */
     uint32_t seen_written; /* of the sink's `written`, when it last got on */
-    uint32_t pool;       /* of its listener, or SB_NONE */
+    sb_pool *pool;       /* of its listener, or NULL */
     sb_listener *listener; /* whose token it must show; NULL once that is done */
     bool tcp;
     bool pair;   /* descriptors that were handed over, not accepted */
@@ -38,7 +38,7 @@ typedef struct {
     bool tcp;
     bool pair;
     bool length_framed;
-    uint32_t pool;                /* SB_NONE: none of its own */
+    sb_pool *pool;                /* NULL: none of its own */
     sb_listener *listener; /* NULL: it needs no token */
 } sb_conn_plan;
 

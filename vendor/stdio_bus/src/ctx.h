@@ -15,6 +15,7 @@ typedef struct sb_sink sb_sink;
 typedef struct sb_worker sb_worker;
 typedef struct sb_conn sb_conn;
 typedef struct sb_listener sb_listener;
+typedef struct sb_pool sb_pool;
 
 enum { SB_LOG_DEBUG, SB_LOG_INFO, SB_LOG_WARN, SB_LOG_ERROR };
 

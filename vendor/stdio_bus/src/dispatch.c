@@ -92,7 +92,7 @@ static sb_span session_token(const sb_envelope *envelope, sb_span frame)
 static sb_pool *pool_by_token(stdio_bus_t *bus, sb_span token)
 {
     for (size_t i = 0; token.ptr != NULL && i < bus->pool_count; i++) {
-        if (sb_json_string_is(token, bus->pools[i].config->id)) return &bus->pools[i];
+        if (sb_json_string_is(token, bus->pools[i]->config.id)) return bus->pools[i];
     }
     return NULL;
 }
@@ -103,9 +103,9 @@ static sb_pool *pool_of_session(stdio_bus_t *bus, sb_span session)
     sb_pool *found = NULL;
     if (session.ptr == NULL) return NULL;
     for (size_t i = 0; i < bus->pool_count; i++) {
-        if (sb_router_session(&bus->ctx.router, (uint32_t)i, session, false) == SB_NONE) continue;
+        if (sb_router_session(&bus->ctx.router, bus->pools[i]->key, session, false) == SB_NONE) continue;
         if (found != NULL) return NULL;
-        found = &bus->pools[i];
+        found = bus->pools[i];
     }
     return found;
 }
@@ -131,14 +131,14 @@ static sb_pool *find_pool(stdio_bus_t *bus, const sb_sender *sender, const sb_en
         return named_pool(bus, sender->pool, sb_member_value(frame, envelope->pool), why);
     }
     pool = pool_by_token(bus, sb_member_value(frame, envelope->agent));
-    if (pool == NULL && sender->conn != NULL && sender->conn->pool != SB_NONE) return &bus->pools[sender->conn->pool];
-    if (pool == NULL && bus->pool_count == 1) return &bus->pools[0];
+    if (pool == NULL && sender->conn != NULL && sender->conn->pool != NULL) return sender->conn->pool;
+    if (pool == NULL && bus->pool_count == 1) return bus->pools[0];
     if (pool == NULL) pool = pool_of_session(bus, session);
-    if (pool == NULL && bus->config.default_pool < bus->pool_count) pool = &bus->pools[bus->config.default_pool];
+    if (pool == NULL) pool = bus->default_pool;
     if (pool != NULL) return pool;
     used = (size_t)snprintf(why, 256, "No pool named; there are:");
     for (size_t i = 0; i < bus->pool_count && used < 256; i++) {
-        used += (size_t)snprintf(why + used, 256 - used, " %s", bus->pools[i].config->id);
+        used += (size_t)snprintf(why + used, 256 - used, " %s", bus->pools[i]->config.id);
     }
     return NULL;
 }
@@ -167,14 +167,14 @@ static sb_error overloaded(stdio_bus_t *bus, const sb_pool *pool, const char *me
 {
     sb_error error = sb_error_of(SB_RPC_OVERLOADED, "overloaded", message);
     bus->more.overload_refusals++;
-    error.pool = pool->config->id;
+    error.pool = pool->config.id;
     error.sent = 0;
     return error;
 }
 
 static bool issues_ids(const sb_pool *pool)
 {
-    return pool->config->protocol == SB_PROTOCOL_MCP || pool->config->protocol == SB_PROTOCOL_ACP;
+    return pool->config.protocol == SB_PROTOCOL_MCP || pool->config.protocol == SB_PROTOCOL_ACP;
 }
 
 bool sb_dispatch_send(stdio_bus_t *bus, sb_worker *worker, uint32_t link, sb_span frame, const sb_edits *edits)
@@ -229,7 +229,7 @@ static int no_worker(stdio_bus_t *bus, const sb_sender *sender, sb_pool *pool, s
         error = overloaded(bus, pool, "The pool's queue is full");
         return refuse_message(bus, sender, envelope, frame, &error, status);
     }
-    error.pool = pool->config->id;
+    error.pool = pool->config.id;
     error.sent = 0;
     return refuse_message(bus, sender, envelope, frame, &error, status);
 }
@@ -266,7 +266,7 @@ static int route(stdio_bus_t *bus, const sb_sender *sender, sb_pool *pool, sb_sp
     sb_error error;
     if (session_name.ptr != NULL) {
         router->now = (uint32_t)(bus->ctx.loop.now / 1000u);
-        session = sb_router_session(router, pool->index, session_name, true);
+        session = sb_router_session(router, pool->key, session_name, true);
         sb_bus_watch_idle(bus);
     }
     if (session_name.ptr == NULL || session != SB_NONE) {
@@ -312,7 +312,7 @@ static int answer_worker(stdio_bus_t *bus, const sb_sender *sender, const sb_env
     sb_router_end_take(router, entry, &text);
     original = sb_text_span(&text);
     edits.count = 0;
-    if (issues_ids(&bus->pools[worker->pool])) sb_splice_drop_routing(&edits, frame, envelope, true);
+    if (issues_ids(worker->pool)) sb_splice_drop_routing(&edits, frame, envelope, true);
     if (reissued) sb_splice_replace(&edits, envelope->id, original);
     sent = worker->in.fd >= 0 && sb_dispatch_send(bus, worker, SB_NONE, frame, &edits);
     sb_text_free(&text);
@@ -496,7 +496,7 @@ static sb_peer *find_client(stdio_bus_t *bus, sb_worker *worker, const sb_envelo
     uint32_t session;
     if (token.ptr != NULL) name = decode(bus, token);
     if (name.ptr != NULL) {
-        session = sb_router_session(router, worker->pool, name, false);
+        session = sb_router_session(router, worker->pool->key, name, false);
         if (session != SB_NONE) {
             client = sb_session_waiter(router, session);
             if (client == NULL) {
@@ -528,7 +528,7 @@ static void deliver_request(stdio_bus_t *bus, sb_worker *worker, const sb_envelo
     sb_edits edits;
     if (client != NULL && (conn == NULL || !conn->eof)) link = sb_router_link(router, client, &worker->peer);
     if (link != SB_NONE) {
-        token = sb_router_ask(router, link, SB_UP, id, issues_ids(&bus->pools[worker->pool]), SB_NONE, wire, &entry);
+        token = sb_router_ask(router, link, SB_UP, id, issues_ids(worker->pool), SB_NONE, wire, &entry);
     }
     if (token.ptr == NULL) {
         bus->more.unattributed_frames++;

@@ -35,6 +35,27 @@ int stdio_bus_drain(stdio_bus_t *bus, uint32_t timeout_ms, uint32_t grace_ms)
     return STDIO_BUS_OK;
 }
 
+int stdio_bus_reload(stdio_bus_t *bus, const char *config_path, const char *config_json)
+{
+    sb_config config;
+    char error[SB_CONFIG_ERROR_MAX];
+    int status;
+    if (bus == NULL || (config_path == NULL && config_json == NULL)) return STDIO_BUS_ERR_INVALID;
+    if (bus->in_step || bus->state != STDIO_BUS_STATE_RUNNING || bus->draining) return STDIO_BUS_ERR_STATE;
+    status = config_path != NULL ? sb_config_load(&config, config_path, error)
+                                 : sb_config_parse(&config, sb_span_of(config_json), error);
+    if (status != STDIO_BUS_OK) {
+        sb_report_error(bus, status, "reload: %s", error);
+        return status;
+    }
+    bus->in_step = true;
+    status = sb_reload(bus, &config);
+    bus->in_step = false;
+    sb_config_free(&config);
+    sb_bus_settle(bus);
+    return status;
+}
+
 /* ---- messages ------------------------------------------------------------------- */
 
 int stdio_bus_submit(stdio_bus_t *bus, const char *msg, size_t len, const stdio_bus_submit_options_t *options)
@@ -76,8 +97,8 @@ int stdio_bus_end_session(stdio_bus_t *bus, const char *pool, const char *sessio
     }
     for (size_t i = 0; i < bus->pool_count; i++) {
         uint32_t found;
-        if (only != NULL && only != &bus->pools[i]) continue;
-        found = sb_router_session(&bus->ctx.router, (uint32_t)i, name, false);
+        if (only != NULL && only != bus->pools[i]) continue;
+        found = sb_router_session(&bus->ctx.router, bus->pools[i]->key, name, false);
         if (found == SB_NONE) continue;
         sb_session_end(&bus->ctx.router, found);
         status = STDIO_BUS_OK;
@@ -151,13 +172,12 @@ int stdio_bus_adopt_client_with(stdio_bus_t *bus, int fd_from_client, int fd_to_
     plan.fd_from = fd_from_client;
     plan.fd_to = fd_to_client;
     plan.pair = true;
-    plan.pool = SB_NONE;
     plan.length_framed =
         framing == STDIO_BUS_FRAMING_LENGTH || (framing == 0 && bus->config.framing == SB_FRAMING_LENGTH);
     if (options != NULL && options->pool != NULL) {
         sb_pool *pool = sb_pool_named(bus, sb_span_of(options->pool));
         if (pool == NULL) return STDIO_BUS_ENOTFOUND;
-        plan.pool = pool->index;
+        plan.pool = pool;
     }
     nested = bus->in_step;
     bus->in_step = true;
@@ -189,7 +209,7 @@ int stdio_bus_worker_info(const stdio_bus_t *bus, int id, stdio_bus_worker_info_
     info->reserved = 0;
     info->uptime_ms = 0;
     if (sb_worker_runs(worker)) info->uptime_ms = sb_clock_now(&bus->ctx.loop.clock) - worker->started_at;
-    info->pool = worker->config->id;
+    info->pool = worker->pool != NULL ? worker->pool->config.id : "";
     return STDIO_BUS_OK;
 }
 
@@ -224,13 +244,13 @@ int stdio_bus_pool_info(const stdio_bus_t *bus, int number, stdio_bus_pool_info_
     size = info->size;
     memset(info, 0, sizeof *info);
     info->size = size;
-    pool = &bus->pools[number];
-    info->id = pool->config->id;
+    pool = bus->pools[number];
+    info->id = pool->config.id;
     info->queued = pool->waiting.pending;
     info->queued_bytes = pool->queued_bytes;
     info->requests = pool->requests;
     for (size_t i = 0; i < bus->worker_count; i++) {
-        if (bus->workers[i]->pool == pool->index) add_worker(info, bus->workers[i]);
+        if (bus->workers[i]->pool == pool) add_worker(info, bus->workers[i]);
     }
     return STDIO_BUS_OK;
 }

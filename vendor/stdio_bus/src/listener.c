@@ -51,7 +51,6 @@ static sb_listener *listener_new(sb_ctx *ctx, int fd, bool tcp, const char *addr
     }
     listener->ctx = ctx;
     listener->tcp = tcp;
-    listener->pool = SB_NONE;
     listener->io.fd = -1;
     listener->address = sb_strndup(address, strlen(address));
     if (listener->address != NULL && sb_timer_register(&ctx->loop.timers, &listener->timer, on_pause_over)) {

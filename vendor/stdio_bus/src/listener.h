@@ -15,7 +15,7 @@ struct sb_listener {
     bool tcp;
     bool length_framed;
     bool owns_file; /* the socket file is ours to remove */
-    uint32_t pool;  /* of its clients, or SB_NONE */
+    sb_pool *pool;  /* of its clients, or NULL */
     char *token;    /* what clients have to show first, or NULL */
     size_t token_len;
     uint32_t *uids; /* users that may connect, besides the bus's own and root */

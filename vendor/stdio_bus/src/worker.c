@@ -4,14 +4,11 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "spawn.h"
-
-extern char **environ;
+#include "launch.h"
 
 /* Without a pidfd, how often a child's end is looked for. */
 #define REAP_POLL_MS 1000u
@@ -60,7 +57,7 @@ static void on_input(sb_io *io, unsigned events);
 static void on_flushed(sb_ctx *ctx, sb_sink *sink, int error);
 static void ended(sb_worker *worker);
 
-sb_worker *sb_worker_new(sb_ctx *ctx, const sb_pool_config *config, uint32_t pool, int id)
+sb_worker *sb_worker_new(sb_ctx *ctx, int id)
 {
     sb_worker *worker = sb_calloc(1, sizeof *worker);
     if (worker == NULL) return NULL;
@@ -70,8 +67,6 @@ sb_worker *sb_worker_new(sb_ctx *ctx, const sb_pool_config *config, uint32_t poo
         sb_worker_free(worker);
         return NULL;
     }
-    worker->config = config;
-    worker->pool = pool;
     worker->id = id;
     worker->in.fd = worker->out.fd = worker->err.fd = worker->process.fd = worker->verdict.fd = -1;
     return worker;
@@ -89,88 +84,6 @@ void sb_worker_free(sb_worker *worker)
 }
 
 /* ---- start ------------------------------------------------------------------------ */
-
-static const char *env_value(char *const *env, const char *name)
-{
-    size_t len = strlen(name);
-    for (; env != NULL && *env != NULL; env++) {
-        if (strncmp(*env, name, len) == 0 && (*env)[len] == '=') return *env + len + 1;
-    }
-    return NULL;
-}
-
-static bool env_has(char *const *env, const char *entry)
-{
-    size_t len = strcspn(entry, "=");
-    for (; env != NULL && *env != NULL; env++) {
-        if (strncmp(*env, entry, len) == 0 && (*env)[len] == '=') return true;
-    }
-    return false;
-}
-
-/* The pool's own variables, then the host's that they don't replace. Freed by the caller; NULL without memory. */
-static char **make_env(const sb_pool_config *config)
-{
-    size_t count = config->env_count, host = 0;
-    char **env;
-    while (config->inherit_env && environ != NULL && environ[host] != NULL) host++;
-    env = sb_alloc((count + host + 1) * sizeof *env);
-    if (env == NULL) return NULL;
-    for (size_t i = 0; i < count; i++) env[i] = config->env[i];
-    for (size_t i = 0; i < host; i++) {
-        if (!env_has(config->env, environ[i])) env[count++] = environ[i];
-    }
-    env[count] = NULL;
-    return env;
-}
-
-static char **make_argv(const sb_pool_config *config)
-{
-    char **argv = sb_alloc((config->arg_count + 2) * sizeof *argv);
-    if (argv == NULL) return NULL;
-    argv[0] = config->command;
-    for (size_t i = 0; i < config->arg_count; i++) argv[i + 1] = config->args[i];
-    argv[config->arg_count + 1] = NULL;
-    return argv;
-}
-
-static sb_child_stderr stderr_plan(const sb_worker *worker)
-{
-    switch (worker->config->stderr_mode) {
-    case SB_STDERR_INHERIT: return SB_CHILD_STDERR_INHERIT;
-    case SB_STDERR_NULL: return SB_CHILD_STDERR_NULL;
-    case SB_STDERR_LOG: return SB_CHILD_STDERR_PIPE;
-    case SB_STDERR_DEFAULT: break;
-    }
-    return worker->ctx->stderr_inherit ? SB_CHILD_STDERR_INHERIT : SB_CHILD_STDERR_PIPE;
-}
-
-static int spawn_child(sb_worker *worker, sb_child *child)
-{
-    const sb_pool_config *config = worker->config;
-    sb_spawn_plan plan = {0};
-    char **argv = make_argv(config), **env = make_env(config), *path = NULL;
-    int error = ENOMEM;
-    worker->exec_step = "execute";
-    if (argv != NULL && env != NULL) {
-        const char *search = env_value(config->env, "PATH");
-        if (search == NULL) search = getenv("PATH");
-        path = sb_spawn_resolve(config->command, search, &error);
-    }
-    if (path != NULL) {
-        plan.path = path;
-        plan.argv = argv;
-        plan.envp = env;
-        plan.cwd = config->cwd;
-        plan.stderr_mode = stderr_plan(worker);
-        plan.parent_death_signal = worker->ctx->parent_death_signal;
-        error = sb_spawn(&plan, child);
-    }
-    sb_free(path);
-    sb_free(env);
-    sb_free(argv);
-    return error;
-}
 
 static void close_io(sb_worker *worker, sb_io *io)
 {
@@ -236,8 +149,9 @@ static void arm(sb_worker *worker)
 int sb_worker_start(sb_worker *worker)
 {
     sb_child child;
-    int error = spawn_child(worker, &child);
+    int error = sb_launch(worker->ctx, worker->config, &child);
     worker->exec_error = error;
+    worker->exec_step = "execute";
     if (error != 0) return error;
     error = watch_all(worker, &child);
     if (error != 0) {

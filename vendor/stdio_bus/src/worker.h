@@ -26,9 +26,10 @@ typedef enum { SB_LADDER_NONE, SB_LADDER_EOF, SB_LADDER_TERM, SB_LADDER_KILL } s
 struct sb_worker {
     sb_peer peer;
     sb_ctx *ctx;
-    const sb_pool_config *config;
-    uint32_t pool; /* index */
+    const sb_pool_config *config; /* the pool's */
+    sb_pool *pool; /* NULL: a slot that no pool has now */
     int id;
+    bool retiring; /* to be stopped once it has answered everything */
     sb_worker_state state;
     uint32_t generation; /* starts so far */
     pid_t pid;           /* 0: no process */
@@ -66,7 +67,7 @@ struct sb_worker {
 #define SB_STALLED_MS 5000u
 
 /* Makes a worker that doesn't run yet; NULL without memory. Its peer is initialised by whoever starts it. */
-sb_worker *sb_worker_new(sb_ctx *ctx, const sb_pool_config *config, uint32_t pool, int id);
+sb_worker *sb_worker_new(sb_ctx *ctx, int id);
 
 /* Frees it; it must not run. */
 void sb_worker_free(sb_worker *worker);
@@ -99,7 +100,8 @@ void sb_worker_queued(sb_worker *worker, uint32_t link, size_t len);
 /* Whether messages can be given to it. */
 static inline bool sb_worker_takes(const sb_worker *worker)
 {
-    return worker->state == SB_WORKER_READY && worker->in.fd >= 0 && worker->ladder == SB_LADDER_NONE;
+    return worker->state == SB_WORKER_READY && worker->in.fd >= 0 && worker->ladder == SB_LADDER_NONE &&
+           !worker->retiring;
 }
 
 static inline bool sb_worker_runs(const sb_worker *worker)
