@@ -74,6 +74,8 @@ typedef struct stdio_bus_frame {
 #define STDIO_BUS_EVENT_CLIENT_DISCONNECTED 10 /* `client`, `text` is the reason */
 #define STDIO_BUS_EVENT_DROPPED 11      /* a frame could not be delivered: `text` says why */
 #define STDIO_BUS_EVENT_UNATTRIBUTED 12 /* a worker's frame belongs to nobody */
+#define STDIO_BUS_EVENT_WORKER_STALLED 13  /* it leaves its stdin unread; READY tells when it reads again */
+#define STDIO_BUS_EVENT_WORKER_WRITABLE 14 /* its outbox, which had refused a message, has room again */
 
 /* Something happened. All pointers are valid until the callback returns. */
 typedef struct stdio_bus_event {
@@ -139,6 +141,17 @@ int stdio_bus_stop_within(stdio_bus_t *bus, uint32_t timeout_ms);
 #define STDIO_BUS_DRAIN_CONFIGURED 0xffffffffu
 int stdio_bus_drain(stdio_bus_t *bus, uint32_t timeout_ms, uint32_t grace_ms);
 
+/*
+ * Replaces the configuration while running (`config_path` beats
+ * `config_json`). Pools that stay the same are not touched. The workers of a
+ * changed or removed pool take nothing new, and end when they have answered
+ * everything, at the latest after drain_timeout_sec; its idle sessions move.
+ * STDIO_BUS_ERR_CONFIG or STDIO_BUS_ERR_WORKER (a program cannot be found),
+ * with on_error, leave everything as it was. STDIO_BUS_ERR_STATE unless
+ * RUNNING, or from inside a callback. Numbers of pools may change.
+ */
+int stdio_bus_reload(stdio_bus_t *bus, const char *config_path, const char *config_json);
+
 /* ---- messages ------------------------------------------------------------ */
 
 /*
@@ -167,21 +180,54 @@ int stdio_bus_submit(stdio_bus_t *bus, const char *msg, size_t len, const stdio_
  */
 int stdio_bus_cancel(stdio_bus_t *bus, const char *id, size_t id_len);
 
+/*
+ * Forgets a session of a pool (NULL: of every pool), so that its next message
+ * binds it anew. Requests of it that are pending stay so. `session` is plain
+ * text. STDIO_BUS_ENOTFOUND if there is none of that name.
+ */
+int stdio_bus_end_session(stdio_bus_t *bus, const char *pool, const char *session, size_t session_len);
+
 /* ---- listeners and clients ------------------------------------------------ */
+
+/* A socket that is bound already, TCP or Unix: a third listen mode. */
+#define STDIO_BUS_LISTEN_FD 3
+
+/* How frames follow each other: as the configuration says, lines, or a length of four bytes before each. */
+#define STDIO_BUS_FRAMING_CONFIGURED 0
+#define STDIO_BUS_FRAMING_NDJSON 1
+#define STDIO_BUS_FRAMING_LENGTH 2
+
+/* unix_group counts. */
+#define STDIO_BUS_LISTEN_SET_GROUP 1u
 
 typedef struct stdio_bus_listen_options {
     uint32_t size;
-    uint32_t mode;         /* STDIO_BUS_LISTEN_TCP or STDIO_BUS_LISTEN_UNIX */
+    uint32_t mode;         /* STDIO_BUS_LISTEN_TCP, STDIO_BUS_LISTEN_UNIX or STDIO_BUS_LISTEN_FD */
     const char *tcp_host;  /* NULL means 127.0.0.1 */
     const char *unix_path;
-    uint32_t tcp_port;  /* 0 lets the system choose */
-    uint32_t unix_mode; /* permissions of the socket file; 0 means 0600 */
+    uint32_t tcp_port;   /* 0 lets the system choose */
+    uint32_t unix_mode;  /* permissions of the socket file; 0 means 0600 */
+    uint32_t flags;      /* STDIO_BUS_LISTEN_SET_GROUP */
+    uint32_t unix_group; /* group of the socket file */
+    int32_t fd;          /* for STDIO_BUS_LISTEN_FD; the bus owns it on success, and leaves a socket file alone */
+    uint32_t framing;    /* STDIO_BUS_FRAMING_* */
+    const char *pool;    /* where its clients' messages go if they name no pool, or NULL */
+    const char *token;   /* what its clients have to show first, with stdio_bus/auth, or NULL */
+    size_t token_len;
+    const uint32_t *uids; /* users that may connect to a Unix socket, besides the bus's own and root */
+    size_t uid_count;
 } stdio_bus_listen_options_t;
 
 /*
  * Opens one more listener, before or after start. Returns its id (>= 0).
  * STDIO_BUS_EINVAL with on_error naming the address and the reason when it
- * cannot be bound, STDIO_BUS_ERR_STATE while stopping or stopped.
+ * cannot be bound, STDIO_BUS_ENOTFOUND for an unknown pool,
+ * STDIO_BUS_ERR_STATE while stopping or stopped.
+ *
+ * A client of a listener with a token has 5 s and 4 KiB for its first frame,
+ * {"jsonrpc":"2.0","id":..,"method":"stdio_bus/auth","params":{"token":".."}};
+ * anything else is answered with -32014, and it is closed. At most 64 clients
+ * may be in that state at a time.
  */
 int stdio_bus_listen(stdio_bus_t *bus, const stdio_bus_listen_options_t *options);
 
@@ -201,6 +247,16 @@ int stdio_bus_listener_address(const stdio_bus_t *bus, int listener, char *out, 
  * them non-blocking while it does. Returns the client id (> 0).
  */
 int stdio_bus_adopt_client(stdio_bus_t *bus, int fd_from_client, int fd_to_client);
+
+typedef struct stdio_bus_client_options {
+    uint32_t size;
+    uint32_t framing; /* STDIO_BUS_FRAMING_* */
+    const char *pool; /* as for a listener */
+} stdio_bus_client_options_t;
+
+/* stdio_bus_adopt_client with options, which may be NULL. STDIO_BUS_ENOTFOUND for an unknown pool. */
+int stdio_bus_adopt_client_with(stdio_bus_t *bus, int fd_from_client, int fd_to_client,
+                                const stdio_bus_client_options_t *options);
 
 /* ---- introspection --------------------------------------------------------- */
 
@@ -236,6 +292,26 @@ int stdio_bus_worker_info(const stdio_bus_t *bus, int worker, stdio_bus_worker_i
  */
 int stdio_bus_worker_stderr(const stdio_bus_t *bus, int worker, char *out, size_t cap);
 
+typedef struct stdio_bus_pool_info {
+    uint32_t size;
+    uint32_t workers; /* slots, running or not */
+    uint32_t ready;   /* workers that take requests */
+    uint32_t pending; /* requests their workers have not answered */
+    uint32_t queued;  /* requests that wait for a worker to become ready */
+    uint32_t sessions; /* bound to their workers */
+    uint64_t queued_bytes;
+    uint64_t outbox_bytes; /* queued for their workers' stdin */
+    uint64_t requests;     /* given to their workers since create */
+    uint64_t restarts;
+    const char *id; /* valid until destroy */
+} stdio_bus_pool_info_t;
+
+/* Number of pools; their numbers are 0 .. count-1. */
+int stdio_bus_pool_count(const stdio_bus_t *bus);
+
+/* Fills `info` (set info->size first). STDIO_BUS_ENOTFOUND for an unknown number. */
+int stdio_bus_pool_info(const stdio_bus_t *bus, int pool, stdio_bus_pool_info_t *info);
+
 /* More counters since create. */
 typedef struct stdio_bus_ext_stats {
     uint32_t size;
@@ -247,6 +323,7 @@ typedef struct stdio_bus_ext_stats {
     uint64_t unattributed_frames; /* workers' frames that belonged to nobody */
     uint64_t late_answers;       /* answers to requests that had been given up */
     uint64_t overload_refusals;  /* requests refused because a queue was full */
+    uint64_t unauthorized;       /* clients that did not show their token */
     uint64_t outbox_bytes;       /* bytes queued now for workers and clients */
     uint64_t tombstones;         /* given-up requests whose answer may still come, now */
 } stdio_bus_ext_stats_t;

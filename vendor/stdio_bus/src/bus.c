@@ -9,6 +9,7 @@
 /* ---- create and destroy ------------------------------------------------------------- */
 
 static void on_deadline(sb_timer *timer);
+static void on_idle_timer(sb_timer *timer);
 
 static uint64_t random_seed(void)
 {
@@ -93,7 +94,9 @@ static bool build(stdio_bus_t *bus, const stdio_bus_options_t *options)
     /* One byte more, for the NUL behind a frame that ends with the buffer. */
     ctx->scratch = sb_alloc(SB_SCRATCH_SIZE + 1);
     if (ctx->scratch != NULL && copy_listener(bus, &options->listener) &&
-        sb_timer_register(&ctx->loop.timers, &bus->timer, on_deadline) && sb_pools_init(bus)) {
+        sb_timer_register(&ctx->loop.timers, &bus->timer, on_deadline) &&
+        sb_timer_register(&ctx->loop.timers, &bus->idle_timer, on_idle_timer) &&
+        sb_timer_register(&ctx->loop.timers, &bus->retire_timer, sb_reload_on_timer) && sb_pools_init(bus)) {
         return true;
     }
     sb_report_error(bus, STDIO_BUS_ERR_BUFFER, "out of memory");
@@ -145,6 +148,8 @@ void stdio_bus_destroy(stdio_bus_t *bus)
     free_letters(bus);
     sb_free(bus->listeners);
     sb_timer_unregister(&bus->ctx.loop.timers, &bus->timer);
+    sb_timer_unregister(&bus->ctx.loop.timers, &bus->idle_timer);
+    sb_timer_unregister(&bus->ctx.loop.timers, &bus->retire_timer);
     sb_router_free(&bus->ctx.router);
     sb_chunks_free(&bus->ctx.chunks);
     sb_loop_free(&bus->ctx.loop);
@@ -210,6 +215,27 @@ static void on_deadline(sb_timer *timer)
     } else {
         bus->overdue = true;
     }
+}
+
+/* Ends idle sessions, and comes back when the next may have become one; with no session at all, the next one sets it. */
+static void on_idle_timer(sb_timer *timer)
+{
+    stdio_bus_t *bus = SB_CONTAINER(timer, stdio_bus_t, idle_timer);
+    sb_router *router = &bus->ctx.router;
+    uint32_t idle = bus->ctx.limits.session_idle_sec;
+    if (idle == 0) return;
+    router->now = (uint32_t)(bus->ctx.loop.now / 1000u);
+    if (router->now >= idle) sb_router_end_idle(router, router->now - idle + 1);
+    sb_bus_watch_idle(bus);
+}
+
+void sb_bus_watch_idle(stdio_bus_t *bus)
+{
+    const sb_router *router = &bus->ctx.router;
+    uint64_t due;
+    if (bus->ctx.limits.session_idle_sec == 0 || router->oldest == SB_NONE || sb_timer_is_set(&bus->idle_timer)) return;
+    due = (uint64_t)sb_router_session_at(router, router->oldest)->used_at + bus->ctx.limits.session_idle_sec;
+    sb_timer_set(&bus->ctx.loop.timers, &bus->idle_timer, due * 1000u);
 }
 
 static bool clients_have_read(const stdio_bus_t *bus)
@@ -295,6 +321,7 @@ int stdio_bus_step(stdio_bus_t *bus, int timeout_ms)
     handled += sb_loop_turn(&bus->ctx.loop, timeout_ms);
     handled += sb_deliver_letters(bus);
     sb_sink_flush_all(&bus->ctx);
+    if (bus->retired != NULL) sb_reload_progress(bus);
     if (bus->state != STDIO_BUS_STATE_RUNNING || bus->draining) progress(bus);
     sb_clients_free_closed(bus);
     bus->in_step = false;
@@ -401,12 +428,14 @@ int stdio_bus_get_poll_fd(const stdio_bus_t *bus)
 
 /* ---- embedded workers ------------------------------------------------------------------------- */
 
-static sb_pool *pool_named(stdio_bus_t *bus, const char *id)
+/* The slot of an embedded worker that is gone, or a new one: who comes and goes leaves nothing behind. */
+static sb_worker *embedded_slot(stdio_bus_t *bus, sb_pool *pool)
 {
-    for (size_t i = 0; i < bus->pool_count; i++) {
-        if (strcmp(bus->pools[i].config->id, id) == 0) return &bus->pools[i];
+    for (size_t i = 0; i < bus->worker_count; i++) {
+        sb_worker *worker = bus->workers[i];
+        if (worker->embedded && !sb_worker_runs(worker) && worker->pool == pool) return worker;
     }
-    return NULL;
+    return sb_pool_add_worker(bus, pool);
 }
 
 int stdio_bus_register_embedded_worker(stdio_bus_t *bus, int fd_to_worker, int fd_from_worker, const char *pool_id)
@@ -419,9 +448,9 @@ int stdio_bus_register_embedded_worker(stdio_bus_t *bus, int fd_to_worker, int f
         return STDIO_BUS_ERR_INVALID;
     }
     if (bus->state != STDIO_BUS_STATE_RUNNING) return STDIO_BUS_ERR_STATE;
-    pool = pool_named(bus, pool_id);
+    pool = sb_pool_named(bus, sb_span_of(pool_id));
     if (pool == NULL) return STDIO_BUS_ENOTFOUND;
-    worker = sb_pool_add_worker(bus, pool);
+    worker = embedded_slot(bus, pool);
     if (worker == NULL) return STDIO_BUS_ERR_BUFFER;
     nested = bus->in_step;
     bus->in_step = true;

@@ -31,14 +31,20 @@ typedef struct sb_queued {
     char data[]; /* session (plain text), then the frame */
 } sb_queued;
 
-typedef struct {
-    const sb_pool_config *config;
-    uint32_t index;
-    sb_balance balance; /* its ready workers */
+struct sb_pool {
+    sb_pool *next;         /* of the retired ones */
+    sb_pool_config config; /* its own copy */
+    uint32_t key;          /* never used again: what its sessions are filed under */
+    uint32_t worker_count; /* slots that are its own */
+    bool started;          /* its workers have been started */
+    bool retired;          /* replaced by a reload: its workers finish what they have */
+    uint64_t end_due;      /* when the workers of a retired pool are stopped, whatever they have */
+    sb_balance balance;    /* its ready workers */
     sb_peer waiting;    /* holds the requests in the queue */
     sb_queued *head, *tail;
     size_t queued_bytes;
-} sb_pool;
+    uint64_t requests;  /* given to its workers */
+};
 
 /* A frame the bus made for the host, to be handed out by the next step. */
 typedef struct sb_letter {
@@ -56,8 +62,11 @@ struct stdio_bus {
     stdio_bus_options_t options; /* callbacks and user data; its strings are not ours */
     stdio_bus_ext_options_t ext;
     stdio_bus_state_t state;
-    sb_pool *pools;
+    sb_pool **pools; /* as the configuration lists them */
     size_t pool_count;
+    sb_pool *default_pool;
+    sb_pool *retired;
+    uint32_t last_pool_key;
     sb_worker **workers; /* by id */
     size_t worker_count;
     sb_listener **listeners;
@@ -69,15 +78,19 @@ struct stdio_bus {
     sb_conn *clients;
     sb_conn *closed; /* to be freed at the end of the step */
     int client_count;
+    int strangers; /* clients that have not shown their token yet */
     int last_client_id;
     sb_letter *letters, *last_letter;
     sb_buf compose; /* a frame while it is put together */
     sb_buf plain;   /* a session name while it is decoded */
+    sb_timer retire_timer; /* when the workers of a retired pool are stopped */
+    sb_timer idle_timer; /* looks for idle sessions */
     sb_timer timer; /* end of draining, or of stopping */
     uint64_t grace_ms; /* for the stop that follows draining */
     uint64_t stop_ms;  /* for the stop that was asked for inside a callback */
     bool stop_wanted;
     bool draining;
+    bool warned_open; /* that others can reach a listener */
     bool overdue; /* the time for stopping has passed */
     bool in_step;
     bool destroy_wanted;
@@ -95,6 +108,9 @@ static inline stdio_bus_t *sb_bus_of(sb_ctx *ctx)
 /* Where a function of the API ends: makes the poll fd agree with what is to be done. */
 void sb_bus_settle(stdio_bus_t *bus);
 
+/* A session was used: makes sure that idle ones are looked for, where they are to be ended. */
+void sb_bus_watch_idle(stdio_bus_t *bus);
+
 /* stdio_bus_stop_within without its checks. */
 int sb_bus_stop(stdio_bus_t *bus, uint64_t timeout_ms);
 
@@ -109,6 +125,12 @@ void sb_dispatch_client_oversize(stdio_bus_t *bus, const sb_sender *sender, sb_s
 void sb_dispatch_from_worker(stdio_bus_t *bus, sb_worker *worker, sb_span frame);
 void sb_dispatch_worker_oversize(stdio_bus_t *bus, sb_worker *worker, sb_span beginning);
 
+/* Refuses a client that did not show its token, and closes it. */
+void sb_dispatch_turn_away(stdio_bus_t *bus, sb_conn *conn, sb_span id);
+
+/* Queues a frame for a worker, on the account of the link's client or (SB_NONE) of nobody. False without memory. */
+bool sb_dispatch_send(stdio_bus_t *bus, sb_worker *worker, uint32_t link, sb_span frame, const sb_edits *edits);
+
 /* Sends a message into a pool whose sender has been looked at before. */
 int sb_dispatch_to_pool(stdio_bus_t *bus, const sb_sender *sender, sb_pool *pool, sb_span session, sb_span frame);
 
@@ -117,8 +139,11 @@ int sb_dispatch_to_pool(stdio_bus_t *bus, const sb_sender *sender, sb_pool *pool
 /* Answers a worker's request that no client can answer. */
 void sb_dispatch_decline(stdio_bus_t *bus, sb_worker *worker, sb_span id, bool permission);
 
-/* A worker is gone, or a pool has failed: everything it had to answer ends with this error. */
-void sb_dispatch_fail_held(stdio_bus_t *bus, sb_peer *holder, const sb_error *error, int worker, uint32_t generation);
+/* A pool has failed: everything in its queue ends with this error. */
+void sb_dispatch_fail_queued(stdio_bus_t *bus, sb_pool *pool, const sb_error *error);
+
+/* A worker is gone: everything it had to answer ends with this error, which is told what had been sent. */
+void sb_dispatch_fail_held(stdio_bus_t *bus, sb_worker *worker, sb_error *error);
 
 /* A worker is gone: what it asked clients is no longer asked. */
 void sb_dispatch_forget_asked(stdio_bus_t *bus, sb_peer *worker);
@@ -160,6 +185,18 @@ sb_conn *sb_conn_of(stdio_bus_t *bus, sb_peer *client);
 /* Makes pools and worker slots from the configuration. False without memory. */
 bool sb_pools_init(stdio_bus_t *bus);
 
+/* A pool that takes over this configuration, which is empty then; with its worker slots. NULL without memory. */
+sb_pool *sb_pool_new(stdio_bus_t *bus, sb_pool_config *config);
+
+/* Frees a pool whose workers are gone; its slots become free. */
+void sb_pool_free(stdio_bus_t *bus, sb_pool *pool);
+
+/* Sends what waits in a pool's queue on its way, into `to`, which may be another pool. */
+void sb_pool_flush_queue(stdio_bus_t *bus, sb_pool *pool, sb_pool *to);
+
+/* What waits in a pool's queue ends with an error. */
+void sb_pool_fail_queue(stdio_bus_t *bus, sb_pool *pool);
+
 /* Starts every worker and waits for the verdicts. A status; on_error has the reason. */
 int sb_pools_start(stdio_bus_t *bus);
 
@@ -170,6 +207,9 @@ void sb_pools_stop(stdio_bus_t *bus, uint64_t timeout_ms);
 bool sb_pools_running(const stdio_bus_t *bus);
 
 void sb_pools_free(stdio_bus_t *bus);
+
+/* The pool with this id, or NULL. */
+sb_pool *sb_pool_named(stdio_bus_t *bus, sb_span id);
 
 /* A new worker slot in a pool; NULL without memory. */
 sb_worker *sb_pool_add_worker(stdio_bus_t *bus, sb_pool *pool);
@@ -183,13 +223,29 @@ int sb_pool_queue(stdio_bus_t *bus, sb_pool *pool, const sb_sender *sender, sb_s
 
 /* What workers report; see sb_hooks. */
 void sb_pool_worker_started(sb_ctx *ctx, sb_worker *worker);
+void sb_pool_worker_stalled(sb_ctx *ctx, sb_worker *worker);
+void sb_pool_worker_reads(sb_ctx *ctx, sb_worker *worker);
+void sb_pool_worker_writable(sb_ctx *ctx, sb_worker *worker);
 void sb_pool_worker_stopping(sb_ctx *ctx, sb_worker *worker);
 void sb_pool_worker_stopped(sb_ctx *ctx, sb_worker *worker);
 void sb_pool_worker_retry(sb_ctx *ctx, sb_worker *worker);
 
+/* ---- reload.c: another configuration while running ------------------------------------- */
+
+/* A status; after anything but STDIO_BUS_OK nothing has changed. Takes over what it needs of `config`. */
+int sb_reload(stdio_bus_t *bus, sb_config *config);
+
+/* Stops the workers of retired pools that have nothing left to do, and frees pools without workers. */
+void sb_reload_progress(stdio_bus_t *bus);
+
+/* The time of a retired pool is over. */
+void sb_reload_on_timer(sb_timer *timer);
+
 /* ---- clients.c: connections and listeners --------------------------------------------- */
 
-int sb_clients_open(stdio_bus_t *bus, int fd_from, int fd_to, bool tcp, bool pair, const char *peer);
+int sb_clients_adopt(stdio_bus_t *bus, const sb_conn_plan *plan);
+void sb_clients_admit(stdio_bus_t *bus, sb_conn *conn); /* it has shown its token */
+void sb_clients_accept(stdio_bus_t *bus, sb_listener *listener, int fd, const char *peer);
 void sb_clients_close_all(stdio_bus_t *bus, const char *reason);
 void sb_clients_free_closed(stdio_bus_t *bus);
 void sb_clients_closed(sb_ctx *ctx, sb_conn *conn, const char *reason); /* see sb_hooks */

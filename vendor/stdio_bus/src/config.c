@@ -503,17 +503,43 @@ static void free_strings(char **strings)
     sb_free(strings);
 }
 
+void sb_pool_config_free(sb_pool_config *config)
+{
+    sb_free(config->id);
+    sb_free(config->command);
+    free_strings(config->args);
+    free_strings(config->env);
+    sb_free(config->cwd);
+    sb_free(config->initialize);
+    memset(config, 0, sizeof *config);
+}
+
+static bool equal_text(const char *a, const char *b)
+{
+    return a == NULL || b == NULL ? a == b : strcmp(a, b) == 0;
+}
+
+static bool equal_texts(char *const *a, char *const *b, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (strcmp(a[i], b[i]) != 0) return false;
+    }
+    return true;
+}
+
+bool sb_pool_config_equal(const sb_pool_config *a, const sb_pool_config *b)
+{
+    return equal_text(a->id, b->id) && equal_text(a->command, b->command) && equal_text(a->cwd, b->cwd) &&
+           equal_text(a->initialize, b->initialize) && a->arg_count == b->arg_count && a->env_count == b->env_count &&
+           equal_texts(a->args, b->args, a->arg_count) && equal_texts(a->env, b->env, a->env_count) &&
+           a->instances == b->instances && a->inherit_env == b->inherit_env && a->protocol == b->protocol &&
+           a->restart == b->restart && a->stderr_mode == b->stderr_mode &&
+           a->init_timeout_sec == b->init_timeout_sec && a->exclusive == b->exclusive;
+}
+
 void sb_config_free(sb_config *config)
 {
-    for (size_t i = 0; i < config->pool_count; i++) {
-        sb_pool_config *pool = &config->pools[i];
-        sb_free(pool->id);
-        sb_free(pool->command);
-        free_strings(pool->args);
-        free_strings(pool->env);
-        sb_free(pool->cwd);
-        sb_free(pool->initialize);
-    }
+    for (size_t i = 0; i < config->pool_count; i++) sb_pool_config_free(&config->pools[i]);
     sb_free(config->pools);
     free_strings(config->warnings);
     memset(config, 0, sizeof(*config));

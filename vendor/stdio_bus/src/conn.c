@@ -47,15 +47,59 @@ static void close_if_done(sb_conn *conn)
     if (conn->closing || (conn->eof && conn->peer.asked == 0)) sb_conn_close(conn, "closed");
 }
 
+static uint64_t earliest(const sb_conn *conn)
+{
+    uint64_t due = conn->eof_due < conn->stall_due ? conn->eof_due : conn->stall_due;
+    return conn->auth_due < due ? conn->auth_due : due;
+}
+
+/* The timer is only ever moved forward here; one that is early finds nothing due and sets itself anew. */
+static void arm(sb_conn *conn)
+{
+    uint64_t due = earliest(conn);
+    if (due == UINT64_MAX || (sb_timer_is_set(&conn->timer) && conn->timer.due <= due)) return;
+    sb_timer_set(&conn->ctx->loop.timers, &conn->timer, due);
+}
+
+static void on_timer(sb_timer *timer)
+{
+    sb_conn *conn = SB_CONTAINER(timer, sb_conn, timer);
+    if (earliest(conn) <= conn->ctx->loop.now) {
+        sb_conn_close(conn, "timeout");
+    } else {
+        arm(conn);
+    }
+}
+
+/* A client that takes none of its answers for too long is closed. */
+static void watch_reading(sb_conn *conn)
+{
+    if (conn->sink.outbox.bytes == 0) {
+        conn->stall_due = UINT64_MAX;
+    } else if (conn->stall_due == UINT64_MAX || conn->sink.written != conn->seen_written) {
+        conn->stall_due = conn->ctx->loop.now + (uint64_t)conn->ctx->limits.backpressure_timeout_sec * 1000u;
+        arm(conn);
+    }
+    conn->seen_written = conn->sink.written;
+}
+
 static void on_flushed(sb_ctx *ctx, sb_sink *sink, int error)
 {
     sb_conn *conn = SB_CONTAINER(sink, sb_conn, sink);
     (void)ctx;
     if (error != 0) {
         sb_conn_close(conn, error == EPIPE || error == ECONNRESET ? "closed" : "error");
-    } else {
-        close_if_done(conn);
+        return;
     }
+    watch_reading(conn);
+    close_if_done(conn);
+}
+
+void sb_conn_admit(sb_conn *conn)
+{
+    conn->listener = NULL;
+    conn->auth_due = UINT64_MAX;
+    conn->source.framer.max = conn->ctx->limits.max_input_buffer;
 }
 
 static void stop_reading(sb_conn *conn)
@@ -83,7 +127,8 @@ static void at_eof(sb_conn *conn)
     stop_reading(conn);
     ctx->hooks.client_eof(ctx, conn);
     if (conn->closed) return;
-    sb_timer_set(&ctx->loop.timers, &conn->timer, ctx->loop.now + (uint64_t)ctx->limits.drain_timeout_sec * 1000u);
+    conn->eof_due = ctx->loop.now + (uint64_t)ctx->limits.drain_timeout_sec * 1000u;
+    arm(conn);
     sb_sink_touch(ctx, &conn->sink);
 }
 
@@ -147,11 +192,6 @@ static void on_writable(sb_io *io, unsigned events)
     }
 }
 
-static void on_timer(sb_timer *timer)
-{
-    sb_conn_close(SB_CONTAINER(timer, sb_conn, timer), "timeout");
-}
-
 static int watch(sb_conn *conn, int fd_from, int fd_to)
 {
     sb_loop *loop = &conn->ctx->loop;
@@ -163,9 +203,19 @@ static int watch(sb_conn *conn, int fd_from, int fd_to)
     return error;
 }
 
-sb_conn *sb_conn_open(sb_ctx *ctx, int id, int fd_from, int fd_to, bool tcp, bool pair)
+static void take_over(sb_conn *conn, const sb_conn_plan *plan)
+{
+    int fds[2] = {plan->fd_from, plan->fd_to};
+    for (int i = 0; i < 2; i++) {
+        conn->flags[i] = fcntl(fds[i], F_GETFL);
+        fcntl(fds[i], F_SETFL, conn->flags[i] | O_NONBLOCK);
+    }
+}
+
+sb_conn *sb_conn_open(sb_ctx *ctx, int id, const sb_conn_plan *plan)
 {
     sb_conn *conn = sb_calloc(1, sizeof *conn);
+    bool same = plan->fd_from == plan->fd_to;
     int error = ENOMEM;
     if (conn == NULL) {
         errno = error;
@@ -173,21 +223,25 @@ sb_conn *sb_conn_open(sb_ctx *ctx, int id, int fd_from, int fd_to, bool tcp, boo
     }
     conn->ctx = ctx;
     conn->id = id;
-    conn->tcp = tcp;
-    conn->pair = pair;
+    conn->tcp = plan->tcp;
+    conn->pair = plan->pair;
+    conn->pool = plan->pool;
+    conn->listener = plan->listener;
+    conn->eof_due = conn->stall_due = conn->auth_due = UINT64_MAX;
     conn->io.fd = conn->wio.fd = -1;
-    if (pair) {
-        conn->flags[0] = fcntl(fd_from, F_GETFL);
-        conn->flags[1] = fcntl(fd_to, F_GETFL);
-        fcntl(fd_from, F_SETFL, conn->flags[0] | O_NONBLOCK);
-        fcntl(fd_to, F_SETFL, conn->flags[1] | O_NONBLOCK);
-    }
-    sb_source_init(&conn->source, ctx->limits.max_input_buffer);
+    if (plan->pair) take_over(conn, plan);
+    sb_source_init(&conn->source, plan->listener != NULL ? SB_AUTH_FRAME_MAX : ctx->limits.max_input_buffer);
+    conn->source.framer.by_length = plan->length_framed;
     sb_peer_init(&ctx->router, &conn->peer, false);
-    sb_sink_init(&conn->sink, fd_to == fd_from ? &conn->io : &conn->wio, is_socket(fd_to), on_flushed);
+    sb_sink_init(&conn->sink, same ? &conn->io : &conn->wio, is_socket(plan->fd_to), on_flushed);
+    conn->sink.length_framed = plan->length_framed;
     if (sb_timer_register(&ctx->loop.timers, &conn->timer, on_timer)) {
-        error = watch(conn, fd_from, fd_to);
-        if (error == 0) return conn;
+        error = watch(conn, plan->fd_from, plan->fd_to);
+        if (error == 0) {
+            if (plan->listener != NULL) conn->auth_due = ctx->loop.now + SB_AUTH_TIMEOUT_MS;
+            arm(conn);
+            return conn;
+        }
     }
     sb_conn_free(conn);
     errno = error;

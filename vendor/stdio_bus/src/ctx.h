@@ -14,6 +14,8 @@ typedef struct sb_ctx sb_ctx;
 typedef struct sb_sink sb_sink;
 typedef struct sb_worker sb_worker;
 typedef struct sb_conn sb_conn;
+typedef struct sb_listener sb_listener;
+typedef struct sb_pool sb_pool;
 
 enum { SB_LOG_DEBUG, SB_LOG_INFO, SB_LOG_WARN, SB_LOG_ERROR };
 
@@ -24,6 +26,9 @@ typedef struct {
     void (*worker_oversize)(sb_ctx *ctx, sb_worker *worker, sb_span beginning);
     void (*worker_stderr)(sb_ctx *ctx, sb_worker *worker, sb_span line);
     void (*worker_started)(sb_ctx *ctx, sb_worker *worker);
+    void (*worker_stalled)(sb_ctx *ctx, sb_worker *worker);  /* it doesn't read; worker->stalled */
+    void (*worker_reads)(sb_ctx *ctx, sb_worker *worker);    /* it reads again */
+    void (*worker_writable)(sb_ctx *ctx, sb_worker *worker); /* its outbox is half empty again */
     void (*worker_stopping)(sb_ctx *ctx, sb_worker *worker);
     void (*worker_stopped)(sb_ctx *ctx, sb_worker *worker); /* reaped; worker->exit says how */
     void (*worker_retry)(sb_ctx *ctx, sb_worker *worker);   /* its time to be started again has come */
@@ -31,7 +36,7 @@ typedef struct {
     void (*client_oversize)(sb_ctx *ctx, sb_conn *conn, sb_span beginning);
     void (*client_eof)(sb_ctx *ctx, sb_conn *conn); /* it sends nothing more, but still reads */
     void (*client_closed)(sb_ctx *ctx, sb_conn *conn, const char *reason);
-    void (*client_accepted)(sb_ctx *ctx, int fd, bool tcp, const char *peer);
+    void (*client_accepted)(sb_ctx *ctx, sb_listener *listener, int fd, const char *peer);
 } sb_hooks;
 
 /* Input is read here first; only what is left of a split frame is kept with its owner. */

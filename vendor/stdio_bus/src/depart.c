@@ -9,22 +9,38 @@ void sb_dispatch_decline(stdio_bus_t *bus, sb_worker *worker, sb_span id, bool p
                          : sb_answer_error(&text, id, &error);
     if (ok && worker->in.fd >= 0) {
         sb_span frame = {text.data, text.len};
-        ok = sb_sink_put(&bus->ctx, &worker->sink, frame);
+        ok = sb_dispatch_send(bus, worker, SB_NONE, frame, NULL);
     }
     if (!ok) bus->more.dropped_frames++;
     sb_buf_free(&text);
 }
 
-void sb_dispatch_fail_held(stdio_bus_t *bus, sb_peer *holder, const sb_error *error, int worker, uint32_t generation)
+static void fail_request(stdio_bus_t *bus, uint32_t entry, const sb_error *error, int worker, uint32_t generation)
 {
     sb_router *router = &bus->ctx.router;
+    sb_peer *client = sb_router_asker(router, sb_router_request(router, entry));
+    sb_text original;
+    sb_router_end_take(router, entry, &original);
+    sb_deliver_error(bus, client, sb_text_span(&original), error, worker, generation);
+    sb_text_free(&original);
+}
+
+void sb_dispatch_fail_queued(stdio_bus_t *bus, sb_pool *pool, const sb_error *error)
+{
     uint32_t entry;
-    while ((entry = sb_router_first(router, holder, SB_DOWN)) != SB_NONE) {
-        sb_peer *client = sb_router_asker(router, sb_router_request(router, entry));
-        sb_text original;
-        sb_router_end_take(router, entry, &original);
-        sb_deliver_error(bus, client, sb_text_span(&original), error, worker, generation);
-        sb_text_free(&original);
+    while ((entry = sb_router_first(&bus->ctx.router, &pool->waiting, SB_DOWN)) != SB_NONE) {
+        fail_request(bus, entry, error, -1, 0);
+    }
+}
+
+void sb_dispatch_fail_held(stdio_bus_t *bus, sb_worker *worker, sb_error *error)
+{
+    uint32_t entry;
+    while ((entry = sb_router_first(&bus->ctx.router, &worker->peer, SB_DOWN)) != SB_NONE) {
+        uint32_t at = sb_router_request(&bus->ctx.router, entry)->at;
+        /* Both counters wrap; an outbox is far smaller than half their range. */
+        error->sent = (int32_t)(worker->sink.written - at) > 0;
+        fail_request(bus, entry, error, worker->id, worker->generation);
     }
 }
 

@@ -24,10 +24,16 @@ static void grow_tail(sb_diag *diag, size_t want)
     diag->tail_at = diag->tail_len % cap;
 }
 
+void sb_diag_mark(sb_diag *diag)
+{
+    diag->fresh = 0;
+}
+
 static void remember(sb_diag *diag, sb_span bytes)
 {
     if (diag->tail_len + bytes.len > diag->tail_cap) grow_tail(diag, diag->tail_len + bytes.len);
     if (diag->tail_cap == 0) return;
+    diag->fresh = diag->fresh + bytes.len < diag->tail_cap ? diag->fresh + bytes.len : diag->tail_cap;
     if (bytes.len > diag->tail_cap) {
         bytes.ptr += bytes.len - diag->tail_cap;
         bytes.len = diag->tail_cap;
@@ -99,9 +105,9 @@ void sb_diag_finish(sb_diag *diag, sb_diag_fn emit, void *owner)
     diag->line = NULL;
 }
 
-size_t sb_diag_tail(const sb_diag *diag, char *out, size_t cap)
+size_t sb_diag_tail(const sb_diag *diag, bool fresh, char *out, size_t cap)
 {
-    size_t len = diag->tail_len, start, skipped = 0;
+    size_t len = fresh ? diag->fresh : diag->tail_len, start, skipped = 0;
     bool whole = true;
     if (cap == 0) return 0;
     if (len > cap - 1) {
@@ -110,7 +116,12 @@ size_t sb_diag_tail(const sb_diag *diag, char *out, size_t cap)
     }
     if (len > 0) {
         start = (diag->tail_at + diag->tail_cap - len) % diag->tail_cap;
-        whole = skipped == 0 ? diag->tail_len < diag->tail_cap : diag->tail[(start + diag->tail_cap - 1) % diag->tail_cap] == '\n';
+        /* A line that began before what is copied, or before what is kept, is left out. */
+        if (skipped > 0) {
+            whole = diag->tail[(start + diag->tail_cap - 1) % diag->tail_cap] == '\n';
+        } else if (len == diag->tail_len) {
+            whole = len < diag->tail_cap;
+        }
         for (size_t i = 0; i < len; i++) out[i] = diag->tail[(start + i) % diag->tail_cap];
     }
     if (!whole) {

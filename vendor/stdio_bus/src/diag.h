@@ -20,6 +20,7 @@ typedef struct {
     size_t tail_cap;
     size_t tail_len;
     size_t tail_at; /* where the next byte goes */
+    size_t fresh;   /* how many of them came since sb_diag_mark */
 } sb_diag;
 
 void sb_diag_free(sb_diag *diag);
@@ -27,10 +28,16 @@ void sb_diag_free(sb_diag *diag);
 /* Takes bytes; calls `emit` for each finished line, cut at SB_DIAG_LINE_MAX. Without memory, bytes are lost. */
 void sb_diag_feed(sb_diag *diag, sb_span bytes, sb_diag_fn emit, void *owner);
 
+/* A new generation begins: what came before is old. */
+void sb_diag_mark(sb_diag *diag);
+
 /* Emits an unfinished last line. */
 void sb_diag_finish(sb_diag *diag, sb_diag_fn emit, void *owner);
 
-/* Copies the newest whole lines that fit, and a NUL; returns the length without the NUL. */
-size_t sb_diag_tail(const sb_diag *diag, char *out, size_t cap);
+/*
+ * Copies the newest whole lines that fit, and a NUL; returns the length
+ * without the NUL. With `fresh`, only those since the mark.
+ */
+size_t sb_diag_tail(const sb_diag *diag, bool fresh, char *out, size_t cap);
 
 #endif

@@ -35,6 +35,27 @@ int stdio_bus_drain(stdio_bus_t *bus, uint32_t timeout_ms, uint32_t grace_ms)
     return STDIO_BUS_OK;
 }
 
+int stdio_bus_reload(stdio_bus_t *bus, const char *config_path, const char *config_json)
+{
+    sb_config config;
+    char error[SB_CONFIG_ERROR_MAX];
+    int status;
+    if (bus == NULL || (config_path == NULL && config_json == NULL)) return STDIO_BUS_ERR_INVALID;
+    if (bus->in_step || bus->state != STDIO_BUS_STATE_RUNNING || bus->draining) return STDIO_BUS_ERR_STATE;
+    status = config_path != NULL ? sb_config_load(&config, config_path, error)
+                                 : sb_config_parse(&config, sb_span_of(config_json), error);
+    if (status != STDIO_BUS_OK) {
+        sb_report_error(bus, status, "reload: %s", error);
+        return status;
+    }
+    bus->in_step = true;
+    status = sb_reload(bus, &config);
+    bus->in_step = false;
+    sb_config_free(&config);
+    sb_bus_settle(bus);
+    return status;
+}
+
 /* ---- messages ------------------------------------------------------------------- */
 
 int stdio_bus_submit(stdio_bus_t *bus, const char *msg, size_t len, const stdio_bus_submit_options_t *options)
@@ -64,16 +85,48 @@ int stdio_bus_cancel(stdio_bus_t *bus, const char *id, size_t id_len)
     return STDIO_BUS_OK;
 }
 
+int stdio_bus_end_session(stdio_bus_t *bus, const char *pool, const char *session, size_t session_len)
+{
+    sb_span name = {session, session_len};
+    const sb_pool *only = NULL;
+    int status = STDIO_BUS_ENOTFOUND;
+    if (bus == NULL || session == NULL) return STDIO_BUS_ERR_INVALID;
+    if (pool != NULL) {
+        only = sb_pool_named(bus, sb_span_of(pool));
+        if (only == NULL) return STDIO_BUS_ENOTFOUND;
+    }
+    for (size_t i = 0; i < bus->pool_count; i++) {
+        uint32_t found;
+        if (only != NULL && only != bus->pools[i]) continue;
+        found = sb_router_session(&bus->ctx.router, bus->pools[i]->key, name, false);
+        if (found == SB_NONE) continue;
+        sb_session_end(&bus->ctx.router, found);
+        status = STDIO_BUS_OK;
+    }
+    return status;
+}
+
 /* ---- listeners and clients --------------------------------------------------------- */
+
+static bool is_listenable(const stdio_bus_listen_options_t *options)
+{
+    if (options->framing > STDIO_BUS_FRAMING_LENGTH || (options->uid_count > 0 && options->uids == NULL)) return false;
+    if (options->token != NULL && options->token_len == 0) return false;
+    switch (options->mode) {
+    case STDIO_BUS_LISTEN_TCP: return options->tcp_port <= UINT16_MAX;
+    case STDIO_BUS_LISTEN_UNIX: return options->unix_path != NULL;
+    case STDIO_BUS_LISTEN_FD: return options->fd >= 0;
+    default: return false;
+    }
+}
 
 int stdio_bus_listen(stdio_bus_t *bus, const stdio_bus_listen_options_t *options)
 {
-    bool tcp, nested;
+    bool nested;
     int status;
-    if (bus == NULL || options == NULL || options->size < sizeof *options) return STDIO_BUS_ERR_INVALID;
-    tcp = options->mode == STDIO_BUS_LISTEN_TCP;
-    if (!tcp && (options->mode != STDIO_BUS_LISTEN_UNIX || options->unix_path == NULL)) return STDIO_BUS_ERR_INVALID;
-    if (tcp && options->tcp_port > UINT16_MAX) return STDIO_BUS_ERR_INVALID;
+    if (bus == NULL || options == NULL || options->size < sizeof *options || !is_listenable(options)) {
+        return STDIO_BUS_ERR_INVALID;
+    }
     if (bus->state >= STDIO_BUS_STATE_STOPPING || bus->draining) return STDIO_BUS_ERR_STATE;
     nested = bus->in_step;
     bus->in_step = true;
@@ -101,13 +154,34 @@ int stdio_bus_listener_address(const stdio_bus_t *bus, int listener, char *out, 
 
 int stdio_bus_adopt_client(stdio_bus_t *bus, int fd_from_client, int fd_to_client)
 {
+    return stdio_bus_adopt_client_with(bus, fd_from_client, fd_to_client, NULL);
+}
+
+int stdio_bus_adopt_client_with(stdio_bus_t *bus, int fd_from_client, int fd_to_client,
+                                const stdio_bus_client_options_t *options)
+{
+    sb_conn_plan plan = {0};
+    uint32_t framing = options != NULL ? options->framing : STDIO_BUS_FRAMING_CONFIGURED;
     bool nested;
     int status;
-    if (bus == NULL || fd_from_client < 0 || fd_to_client < 0) return STDIO_BUS_ERR_INVALID;
+    if (bus == NULL || fd_from_client < 0 || fd_to_client < 0 || framing > STDIO_BUS_FRAMING_LENGTH ||
+        (options != NULL && options->size < sizeof *options)) {
+        return STDIO_BUS_ERR_INVALID;
+    }
     if (bus->state >= STDIO_BUS_STATE_STOPPING || bus->draining) return STDIO_BUS_ERR_STATE;
+    plan.fd_from = fd_from_client;
+    plan.fd_to = fd_to_client;
+    plan.pair = true;
+    plan.length_framed =
+        framing == STDIO_BUS_FRAMING_LENGTH || (framing == 0 && bus->config.framing == SB_FRAMING_LENGTH);
+    if (options != NULL && options->pool != NULL) {
+        sb_pool *pool = sb_pool_named(bus, sb_span_of(options->pool));
+        if (pool == NULL) return STDIO_BUS_ENOTFOUND;
+        plan.pool = pool;
+    }
     nested = bus->in_step;
     bus->in_step = true;
-    status = sb_clients_open(bus, fd_from_client, fd_to_client, false, true, "descriptors");
+    status = sb_clients_adopt(bus, &plan);
     bus->in_step = nested;
     sb_bus_settle(bus);
     return status;
@@ -135,7 +209,7 @@ int stdio_bus_worker_info(const stdio_bus_t *bus, int id, stdio_bus_worker_info_
     info->reserved = 0;
     info->uptime_ms = 0;
     if (sb_worker_runs(worker)) info->uptime_ms = sb_clock_now(&bus->ctx.loop.clock) - worker->started_at;
-    info->pool = worker->config->id;
+    info->pool = worker->pool != NULL ? worker->pool->config.id : "";
     return STDIO_BUS_OK;
 }
 
@@ -143,7 +217,42 @@ int stdio_bus_worker_stderr(const stdio_bus_t *bus, int id, char *out, size_t ca
 {
     if (bus == NULL || out == NULL || cap == 0) return STDIO_BUS_ERR_INVALID;
     if (id < 0 || (size_t)id >= bus->worker_count) return STDIO_BUS_ENOTFOUND;
-    return (int)sb_diag_tail(&bus->workers[id]->diag, out, cap);
+    return (int)sb_diag_tail(&bus->workers[id]->diag, false, out, cap);
+}
+
+int stdio_bus_pool_count(const stdio_bus_t *bus)
+{
+    return bus == NULL ? STDIO_BUS_ERR_INVALID : (int)bus->pool_count;
+}
+
+static void add_worker(stdio_bus_pool_info_t *info, const sb_worker *worker)
+{
+    info->workers++;
+    info->ready += sb_worker_takes(worker) ? 1 : 0;
+    info->pending += worker->peer.pending;
+    info->sessions += worker->peer.session_count;
+    info->outbox_bytes += worker->sink.outbox.bytes;
+    info->restarts += worker->restarts.total;
+}
+
+int stdio_bus_pool_info(const stdio_bus_t *bus, int number, stdio_bus_pool_info_t *info)
+{
+    const sb_pool *pool;
+    uint32_t size;
+    if (bus == NULL || info == NULL || info->size < sizeof *info) return STDIO_BUS_ERR_INVALID;
+    if (number < 0 || (size_t)number >= bus->pool_count) return STDIO_BUS_ENOTFOUND;
+    size = info->size;
+    memset(info, 0, sizeof *info);
+    info->size = size;
+    pool = bus->pools[number];
+    info->id = pool->config.id;
+    info->queued = pool->waiting.pending;
+    info->queued_bytes = pool->queued_bytes;
+    info->requests = pool->requests;
+    for (size_t i = 0; i < bus->worker_count; i++) {
+        if (bus->workers[i]->pool == pool) add_worker(info, bus->workers[i]);
+    }
+    return STDIO_BUS_OK;
 }
 
 int stdio_bus_ext_stats(const stdio_bus_t *bus, stdio_bus_ext_stats_t *stats)

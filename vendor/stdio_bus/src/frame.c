@@ -80,10 +80,34 @@ static sb_frame_result wait_or_skip(sb_framer *framer, const char *line, size_t 
     return SB_FRAME_OVERSIZE;
 }
 
+/* Bytes of the length before a frame. */
+#define LENGTH_SIZE ((size_t)4)
+
+static sb_frame_result next_by_length(const sb_framer *framer, const char *data, size_t len, size_t *pos,
+                                      sb_span *frame)
+{
+    while (len - *pos >= LENGTH_SIZE) {
+        const unsigned char *p = (const unsigned char *)data + *pos;
+        size_t size = (size_t)p[0] << 24 | (size_t)p[1] << 16 | (size_t)p[2] << 8 | p[3];
+        if (size > framer->max) {
+            frame->ptr = data + *pos;
+            *pos = len;
+            return SB_FRAME_OVERSIZE;
+        }
+        if (len - *pos - LENGTH_SIZE < size) return SB_FRAME_NONE;
+        frame->ptr = data + *pos + LENGTH_SIZE;
+        frame->len = size;
+        *pos += LENGTH_SIZE + size;
+        if (size > 0) return SB_FRAME_READY;
+    }
+    return SB_FRAME_NONE;
+}
+
 sb_frame_result sb_framer_next(sb_framer *framer, const char *data, size_t len, size_t *pos, sb_span *frame)
 {
     frame->ptr = NULL;
     frame->len = 0;
+    if (framer->by_length) return next_by_length(framer, data, len, pos, frame);
     if (*pos < len && framer->skipping && !skip_rest(framer, data, len, pos)) return SB_FRAME_NONE;
     if (*pos < len && !framer->past_start && !skip_bom(framer, data, len, pos)) return SB_FRAME_NONE;
     while (*pos < len) {
@@ -106,6 +130,10 @@ sb_frame_result sb_framer_finish(sb_framer *framer, const char *data, size_t len
 {
     sb_frame_result result = sb_framer_next(framer, data, len, pos, frame);
     if (result != SB_FRAME_NONE || *pos == len) return result;
+    if (framer->by_length) {
+        *pos = len;
+        return SB_FRAME_NONE;
+    }
 
     const char *line = data + *pos;
     size_t left = len - *pos;

@@ -27,9 +27,19 @@ static sb_sender sender_of(sb_conn *conn)
     return sender;
 }
 
+/* A newline between tokens is legal where a length says how long a frame is; to a worker it would end the frame. */
+static void flatten(sb_span frame)
+{
+    char *p = (char *)(uintptr_t)frame.ptr;
+    for (size_t i = 0; i < frame.len; i++) {
+        if (p[i] == '\n' || p[i] == '\r') p[i] = ' ';
+    }
+}
+
 static void client_frame(sb_ctx *ctx, sb_conn *conn, sb_span frame)
 {
     sb_sender sender = sender_of(conn);
+    if (conn->source.framer.by_length) flatten(frame);
     sb_dispatch_from_client(sb_bus_of(ctx), &sender, frame);
 }
 
@@ -44,9 +54,9 @@ static void client_eof(sb_ctx *ctx, sb_conn *conn)
     sb_dispatch_decline_held(sb_bus_of(ctx), &conn->peer);
 }
 
-static void client_accepted(sb_ctx *ctx, int fd, bool tcp, const char *peer)
+static void client_accepted(sb_ctx *ctx, sb_listener *listener, int fd, const char *peer)
 {
-    sb_clients_open(sb_bus_of(ctx), fd, fd, tcp, false, peer);
+    sb_clients_accept(sb_bus_of(ctx), listener, fd, peer);
 }
 
 const sb_hooks sb_bus_hooks = {
@@ -55,6 +65,9 @@ const sb_hooks sb_bus_hooks = {
     .worker_oversize = worker_oversize,
     .worker_stderr = worker_stderr,
     .worker_started = sb_pool_worker_started,
+    .worker_stalled = sb_pool_worker_stalled,
+    .worker_reads = sb_pool_worker_reads,
+    .worker_writable = sb_pool_worker_writable,
     .worker_stopping = sb_pool_worker_stopping,
     .worker_stopped = sb_pool_worker_stopped,
     .worker_retry = sb_pool_worker_retry,

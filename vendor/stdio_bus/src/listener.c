@@ -155,13 +155,20 @@ static int clear_path(const struct sockaddr_un *name, char error[SB_LISTENER_ERR
 }
 
 /* The permissions are on the socket before its file exists, so there is no moment at which others could connect. */
-static int bind_unix(const struct sockaddr_un *name, mode_t mode, char error[SB_LISTENER_ERROR_MAX])
+static int bind_unix(const struct sockaddr_un *name, sb_unix_access access, char error[SB_LISTENER_ERROR_MAX])
 {
     int failed, fd = open_socket(AF_UNIX);
     if (fd < 0) return fail_unix(error, name->sun_path, strerror(errno));
-    failed = fchmod(fd, mode) == 0 && bind(fd, (const struct sockaddr *)name, sizeof *name) == 0 ? 0 : errno;
-#ifndef __linux__
-    if (failed == 0 && chmod(name->sun_path, mode) != 0) failed = errno;
+    /* With a group, others of it may not connect before the file belongs to it. */
+    failed = fchmod(fd, access.set_group ? 0600 : access.mode) == 0 &&
+                     bind(fd, (const struct sockaddr *)name, sizeof *name) == 0
+                 ? 0
+                 : errno;
+    if (failed == 0 && access.set_group && lchown(name->sun_path, (uid_t)-1, access.group) != 0) failed = errno;
+#ifdef __linux__
+    if (failed == 0 && access.set_group && chmod(name->sun_path, access.mode) != 0) failed = errno;
+#else
+    if (failed == 0 && chmod(name->sun_path, access.mode) != 0) failed = errno;
 #endif
     if (failed == 0) return fd;
     close(fd);
@@ -182,7 +189,8 @@ static int take_lock(const char *lock_path, const char *path, char error[SB_LIST
     return fail_unix(error, path, "another process is binding it just now");
 }
 
-sb_listener *sb_listener_open_unix(sb_ctx *ctx, const char *path, mode_t mode, char error[SB_LISTENER_ERROR_MAX])
+sb_listener *sb_listener_open_unix(sb_ctx *ctx, const char *path, sb_unix_access access,
+                                   char error[SB_LISTENER_ERROR_MAX])
 {
     struct sockaddr_un name = {0};
     char lock_path[sizeof name.sun_path + sizeof ".lock"];
@@ -199,7 +207,7 @@ sb_listener *sb_listener_open_unix(sb_ctx *ctx, const char *path, mode_t mode, c
     snprintf(lock_path, sizeof lock_path, "%s.lock", path);
     lock = take_lock(lock_path, path, error);
     if (lock < 0) return NULL;
-    if (clear_path(&name, error) == 0) fd = bind_unix(&name, mode, error);
+    if (clear_path(&name, error) == 0) fd = bind_unix(&name, access, error);
     if (fd >= 0) {
         listener = listener_new(ctx, fd, false, path);
         if (listener == NULL) {
@@ -207,6 +215,7 @@ sb_listener *sb_listener_open_unix(sb_ctx *ctx, const char *path, mode_t mode, c
             close(fd);
             unlink(path);
         } else if (lstat(path, &info) == 0) {
+            listener->owns_file = true;
             listener->device = info.st_dev;
             listener->inode = info.st_ino;
         }
@@ -216,19 +225,61 @@ sb_listener *sb_listener_open_unix(sb_ctx *ctx, const char *path, mode_t mode, c
     return listener;
 }
 
+sb_listener *sb_listener_adopt(sb_ctx *ctx, int fd, char error[SB_LISTENER_ERROR_MAX])
+{
+    struct sockaddr_storage bound = {0};
+    socklen_t len = sizeof bound;
+    char address[NI_MAXHOST + NI_MAXSERV] = "";
+    bool tcp;
+    sb_listener *listener = NULL;
+    if (getsockname(fd, (struct sockaddr *)&bound, &len) == 0) {
+        tcp = bound.ss_family != AF_UNIX;
+        if (tcp) {
+            format_address((const struct sockaddr *)&bound, len, address, sizeof address);
+        } else {
+            snprintf(address, sizeof address, "%s", ((const struct sockaddr_un *)(const void *)&bound)->sun_path);
+        }
+        fcntl(fd, F_SETFD, FD_CLOEXEC);
+        fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+        listener = listener_new(ctx, fd, tcp, address);
+    }
+    if (listener == NULL) {
+        snprintf(error, SB_LISTENER_ERROR_MAX, "cannot listen on descriptor %d: %s", fd, strerror(errno));
+    }
+    return listener;
+}
+
+bool sb_listener_knows(const sb_listener *listener, sb_span token)
+{
+    unsigned char differs = 0;
+    if (token.len != listener->token_len) return false;
+    for (size_t i = 0; i < token.len; i++) differs |= (unsigned char)(token.ptr[i] ^ listener->token[i]);
+    return differs == 0;
+}
+
+/* What is secret doesn't stay in freed memory; volatile, so that the compiler can't think it useless. */
+static void wipe(char *secret, size_t len)
+{
+    volatile char *p = secret;
+    while (len-- > 0) *p++ = 0;
+}
+
 void sb_listener_close(sb_listener *listener)
 {
     struct stat info;
     int fd;
     if (listener == NULL) return;
     fd = listener->io.fd;
-    if (!listener->tcp && lstat(listener->address, &info) == 0 && info.st_dev == listener->device &&
+    if (listener->owns_file && lstat(listener->address, &info) == 0 && info.st_dev == listener->device &&
         info.st_ino == listener->inode) {
         unlink(listener->address);
     }
     sb_loop_unwatch(&listener->ctx->loop, &listener->io);
     close(fd);
     sb_timer_unregister(&listener->ctx->loop.timers, &listener->timer);
+    if (listener->token != NULL) wipe(listener->token, listener->token_len);
+    sb_free(listener->token);
+    sb_free(listener->uids);
     sb_free(listener->address);
     sb_free(listener);
 }
@@ -248,19 +299,30 @@ static int accept_client(int fd, struct sockaddr_storage *peer, socklen_t *len)
 #endif
 }
 
-/* Only the bus's own user and root may connect, whatever the file's permissions became. */
-static bool may_connect(int fd)
+static bool peer_uid(int fd, uid_t *uid)
 {
 #ifdef __linux__
     struct ucred credentials;
     socklen_t len = sizeof credentials;
     if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &credentials, &len) != 0) return false;
-    return credentials.uid == geteuid() || credentials.uid == 0;
+    *uid = credentials.uid;
+    return true;
 #else
-    uid_t uid;
     gid_t gid;
-    return getpeereid(fd, &uid, &gid) == 0 && (uid == geteuid() || uid == 0);
+    return getpeereid(fd, uid, &gid) == 0;
 #endif
+}
+
+/* Only the bus's own user, root and those named may connect, whatever the file's permissions became. */
+static bool may_connect(const sb_listener *listener, int fd)
+{
+    uid_t uid;
+    if (!peer_uid(fd, &uid)) return false;
+    if (uid == geteuid() || uid == 0) return true;
+    for (size_t i = 0; i < listener->uid_count; i++) {
+        if (listener->uids[i] == uid) return true;
+    }
+    return false;
 }
 
 static void welcome(sb_listener *listener, int fd, const struct sockaddr_storage *peer, socklen_t len)
@@ -271,12 +333,12 @@ static void welcome(sb_listener *listener, int fd, const struct sockaddr_storage
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
         setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
         format_address((const struct sockaddr *)peer, len, address, sizeof address);
-    } else if (!may_connect(fd)) {
+    } else if (!may_connect(listener, fd)) {
         sb_log(listener->ctx, SB_LOG_WARN, "refused a client of another user on unix %s", listener->address);
         close(fd);
         return;
     }
-    listener->ctx->hooks.client_accepted(listener->ctx, fd, listener->tcp, address);
+    listener->ctx->hooks.client_accepted(listener->ctx, listener, fd, address);
 }
 
 static bool is_exhaustion(int error)

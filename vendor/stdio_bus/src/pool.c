@@ -12,25 +12,74 @@ static const sb_span no_text = {NULL, 0};
 
 bool sb_pools_init(stdio_bus_t *bus)
 {
-    bus->pool_count = bus->config.pool_count;
-    bus->pools = sb_calloc(bus->pool_count, sizeof *bus->pools);
+    sb_config *config = &bus->config;
+    bus->pools = sb_calloc(config->pool_count, sizeof(sb_pool *));
     if (bus->pools == NULL) return false;
-    for (size_t i = 0; i < bus->pool_count; i++) {
-        sb_pool *pool = &bus->pools[i];
-        pool->config = &bus->config.pools[i];
-        pool->index = (uint32_t)i;
-        sb_peer_init(&bus->ctx.router, &pool->waiting, true);
-        pool->waiting.queue = true;
-        for (uint32_t n = 0; n < pool->config->instances; n++) {
-            if (sb_pool_add_worker(bus, pool) == NULL) return false;
-        }
+    for (size_t i = 0; i < config->pool_count; i++) {
+        sb_pool *pool = sb_pool_new(bus, &config->pools[i]);
+        if (pool == NULL) return false;
+        bus->pools[bus->pool_count++] = pool;
+        if (config->default_pool == i) bus->default_pool = pool;
     }
     return true;
 }
 
-sb_worker *sb_pool_add_worker(stdio_bus_t *bus, sb_pool *pool)
+sb_pool *sb_pool_new(stdio_bus_t *bus, sb_pool_config *config)
+{
+    sb_pool *pool = sb_calloc(1, sizeof *pool);
+    if (pool == NULL) return NULL;
+    pool->key = ++bus->last_pool_key;
+    pool->config = *config;
+    memset(config, 0, sizeof *config);
+    sb_peer_init(&bus->ctx.router, &pool->waiting, true);
+    pool->waiting.queue = true;
+    for (uint32_t n = 0; n < pool->config.instances; n++) {
+        if (sb_pool_add_worker(bus, pool) == NULL) {
+            sb_pool_free(bus, pool);
+            return NULL;
+        }
+    }
+    return pool;
+}
+
+static void free_queue(sb_pool *pool)
+{
+    while (pool->head != NULL) {
+        sb_queued *item = pool->head;
+        pool->head = item->next;
+        sb_free(item);
+    }
+    pool->tail = NULL;
+    pool->queued_bytes = 0;
+}
+
+void sb_pool_free(stdio_bus_t *bus, sb_pool *pool)
+{
+    for (size_t i = 0; i < bus->worker_count; i++) {
+        if (bus->workers[i]->pool == pool) bus->workers[i]->pool = NULL;
+    }
+    sb_router_remove(&bus->ctx.router, &pool->waiting);
+    free_queue(pool);
+    sb_balance_free(&pool->balance);
+    sb_pool_config_free(&pool->config);
+    sb_free(pool);
+}
+
+sb_pool *sb_pool_named(stdio_bus_t *bus, sb_span id)
+{
+    for (size_t i = 0; i < bus->pool_count; i++) {
+        if (sb_span_is(id, bus->pools[i]->config.id)) return bus->pools[i];
+    }
+    return NULL;
+}
+
+/* A slot that no pool has any more, or a new one. */
+static sb_worker *worker_slot(stdio_bus_t *bus)
 {
     sb_worker *worker, **workers = bus->workers;
+    for (size_t i = 0; i < bus->worker_count; i++) {
+        if (workers[i]->pool == NULL) return workers[i];
+    }
     /* The list has room for the next power of two. */
     if ((bus->worker_count & (bus->worker_count - 1)) == 0) {
         size_t room = bus->worker_count ? bus->worker_count * 2 : 1;
@@ -38,8 +87,20 @@ sb_worker *sb_pool_add_worker(stdio_bus_t *bus, sb_pool *pool)
         if (workers == NULL) return NULL;
         bus->workers = workers;
     }
-    worker = sb_worker_new(&bus->ctx, pool->config, pool->index, (int)bus->worker_count);
+    worker = sb_worker_new(&bus->ctx, (int)bus->worker_count);
     if (worker != NULL) workers[bus->worker_count++] = worker;
+    return worker;
+}
+
+sb_worker *sb_pool_add_worker(stdio_bus_t *bus, sb_pool *pool)
+{
+    sb_worker *worker = worker_slot(bus);
+    if (worker == NULL) return NULL;
+    worker->pool = pool;
+    worker->config = &pool->config;
+    worker->retiring = worker->embedded = false;
+    memset(&worker->restarts, 0, sizeof worker->restarts);
+    pool->worker_count++;
     return worker;
 }
 
@@ -52,6 +113,7 @@ static void report_failed_start(stdio_bus_t *bus, const sb_worker *worker, int e
 int sb_pools_start(stdio_bus_t *bus)
 {
     int error = 0;
+    for (size_t i = 0; i < bus->pool_count; i++) bus->pools[i]->started = true;
     /* All are forked before the first is waited for. */
     for (size_t i = 0; i < bus->worker_count && error == 0; i++) {
         error = sb_worker_start(bus->workers[i]);
@@ -79,37 +141,26 @@ bool sb_pools_running(const stdio_bus_t *bus)
 
 /* ---- the queue ------------------------------------------------------------------- */
 
-static void free_queue(sb_pool *pool)
-{
-    while (pool->head != NULL) {
-        sb_queued *item = pool->head;
-        pool->head = item->next;
-        sb_free(item);
-    }
-    pool->tail = NULL;
-    pool->queued_bytes = 0;
-}
-
 void sb_pools_free(stdio_bus_t *bus)
 {
-    for (size_t i = 0; i < bus->worker_count; i++) {
-        sb_worker_abort(bus->workers[i]);
-        sb_worker_free(bus->workers[i]);
+    for (size_t i = 0; i < bus->worker_count; i++) sb_worker_abort(bus->workers[i]);
+    for (size_t i = 0; i < bus->pool_count; i++) sb_pool_free(bus, bus->pools[i]);
+    while (bus->retired != NULL) {
+        sb_pool *pool = bus->retired;
+        bus->retired = pool->next;
+        sb_pool_free(bus, pool);
     }
+    for (size_t i = 0; i < bus->worker_count; i++) sb_worker_free(bus->workers[i]);
     sb_free(bus->workers);
-    bus->worker_count = 0;
-    for (size_t i = 0; bus->pools != NULL && i < bus->pool_count; i++) {
-        free_queue(&bus->pools[i]);
-        sb_balance_free(&bus->pools[i].balance);
-    }
     sb_free(bus->pools);
+    bus->pool_count = bus->worker_count = 0;
 }
 
 bool sb_pool_recovers(const stdio_bus_t *bus, const sb_pool *pool)
 {
     for (size_t i = 0; i < bus->worker_count; i++) {
         const sb_worker *worker = bus->workers[i];
-        if (worker->pool != pool->index) continue;
+        if (worker->pool != pool) continue;
         if (worker->state == SB_WORKER_STARTING || worker->state == SB_WORKER_BACKOFF) return true;
         /* On its way out, and started again after that. */
         if (worker->state == SB_WORKER_READY && !worker->embedded && worker->config->restart == SB_RESTART_ALWAYS) {
@@ -155,7 +206,7 @@ int sb_pool_queue(stdio_bus_t *bus, sb_pool *pool, const sb_sender *sender, sb_s
 }
 
 /* Sends one queued message on its way, unless it was given up meanwhile. */
-static void send_queued(stdio_bus_t *bus, sb_pool *pool, const sb_queued *item)
+static void send_queued(stdio_bus_t *bus, sb_pool *pool, sb_pool *to, const sb_queued *item)
 {
     sb_router *router = &bus->ctx.router;
     bool has_session = item->session_len != SIZE_MAX;
@@ -172,31 +223,31 @@ static void send_queued(stdio_bus_t *bus, sb_pool *pool, const sb_queued *item)
     sender.conn = sb_conn_of(bus, sender.peer);
     /* It was accepted, so from now on a refusal is an answer. */
     sender.answer_errors = true;
-    sb_dispatch_to_pool(bus, &sender, pool, session, frame);
+    sb_dispatch_to_pool(bus, &sender, to, session, frame);
 }
 
-static void flush_queue(stdio_bus_t *bus, sb_pool *pool)
+void sb_pool_flush_queue(stdio_bus_t *bus, sb_pool *pool, sb_pool *to)
 {
     sb_queued *item = pool->head;
     pool->head = pool->tail = NULL;
     pool->queued_bytes = 0;
     while (item != NULL) {
         sb_queued *next = item->next;
-        send_queued(bus, pool, item);
+        send_queued(bus, pool, to, item);
         sb_free(item);
         item = next;
     }
 }
 
-static void fail_queue(stdio_bus_t *bus, sb_pool *pool)
+void sb_pool_fail_queue(stdio_bus_t *bus, sb_pool *pool)
 {
     sb_error error = sb_error_of(SB_RPC_WORKER_EXITED, "worker_exited", "The pool has no running worker");
     if (bus->state != STDIO_BUS_STATE_RUNNING) {
         error = sb_error_of(SB_RPC_SHUTTING_DOWN, "shutting_down", "The bus is shutting down");
     }
-    error.pool = pool->config->id;
+    error.pool = pool->config.id;
     error.sent = 0;
-    sb_dispatch_fail_held(bus, &pool->waiting, &error, -1, 0);
+    sb_dispatch_fail_queued(bus, pool, &error);
     free_queue(pool);
 }
 
@@ -205,8 +256,8 @@ static void fail_queue(stdio_bus_t *bus, sb_pool *pool)
 void sb_pool_worker_started(sb_ctx *ctx, sb_worker *worker)
 {
     stdio_bus_t *bus = sb_bus_of(ctx);
-    sb_pool *pool = &bus->pools[worker->pool];
-    sb_log(ctx, SB_LOG_INFO, "worker %d (%s) started, pid %d, generation %u", worker->id, pool->config->id,
+    sb_pool *pool = worker->pool;
+    sb_log(ctx, SB_LOG_INFO, "worker %d (%s) started, pid %d, generation %u", worker->id, pool->config.id,
            (int)worker->pid, worker->generation);
     sb_report_worker(bus, STDIO_BUS_EVENT_WORKER_STARTED, worker, no_text, 0);
     if (!sb_balance_add(&pool->balance, &worker->peer.node, 0)) {
@@ -215,7 +266,30 @@ void sb_pool_worker_started(sb_ctx *ctx, sb_worker *worker)
         return;
     }
     sb_report_worker(bus, STDIO_BUS_EVENT_WORKER_READY, worker, no_text, 0);
-    flush_queue(bus, pool);
+    sb_pool_flush_queue(bus, pool, pool);
+}
+
+void sb_pool_worker_stalled(sb_ctx *ctx, sb_worker *worker)
+{
+    sb_log(ctx, SB_LOG_WARN, "worker %d (%s) does not read its input", worker->id, worker->config->id);
+    sb_report_worker(sb_bus_of(ctx), STDIO_BUS_EVENT_WORKER_STALLED, worker, no_text, 0);
+    /* A busy worker is better than none. */
+    if (worker->pool->balance.count > 1) sb_balance_remove(&worker->peer.node);
+}
+
+void sb_pool_worker_reads(sb_ctx *ctx, sb_worker *worker)
+{
+    stdio_bus_t *bus = sb_bus_of(ctx);
+    if (!sb_worker_takes(worker)) return;
+    if (worker->peer.node.balance == NULL) {
+        sb_balance_add(&worker->pool->balance, &worker->peer.node, sb_peer_load(&worker->peer));
+    }
+    sb_report_worker(bus, STDIO_BUS_EVENT_WORKER_READY, worker, no_text, 0);
+}
+
+void sb_pool_worker_writable(sb_ctx *ctx, sb_worker *worker)
+{
+    sb_report_worker(sb_bus_of(ctx), STDIO_BUS_EVENT_WORKER_WRITABLE, worker, no_text, 0);
 }
 
 void sb_pool_worker_stopping(sb_ctx *ctx, sb_worker *worker)
@@ -235,8 +309,8 @@ static void fail_requests(stdio_bus_t *bus, sb_worker *worker)
     error.exited = !worker->embedded;
     error.exit = worker->exit;
     error.uptime_ms = worker->uptime_ms;
-    if (sb_diag_tail(&worker->diag, tail, sizeof tail) > 0) error.stderr_tail = tail;
-    sb_dispatch_fail_held(bus, &worker->peer, &error, worker->id, worker->generation);
+    if (sb_diag_tail(&worker->diag, true, tail, sizeof tail) > 0) error.stderr_tail = tail;
+    sb_dispatch_fail_held(bus, worker, &error);
     sb_dispatch_forget_asked(bus, &worker->peer);
 }
 
@@ -253,16 +327,16 @@ static uint64_t backoff(stdio_bus_t *bus, const sb_worker *worker)
 
 static void give_up(stdio_bus_t *bus, sb_worker *worker, bool for_good)
 {
-    sb_pool *pool = &bus->pools[worker->pool];
+    sb_pool *pool = worker->pool;
     uint64_t window = (uint64_t)bus->ctx.limits.restart_window_sec * 1000u;
     uint64_t due = for_good ? UINT64_MAX : worker->restarts.window_start + window;
     if (!for_good) {
         sb_log(&bus->ctx, SB_LOG_ERROR, "worker %d (%s) failed: more than %u restarts in %u s", worker->id,
-               pool->config->id, bus->ctx.limits.max_restarts, bus->ctx.limits.restart_window_sec);
+               pool->config.id, bus->ctx.limits.max_restarts, bus->ctx.limits.restart_window_sec);
         sb_report_worker(bus, STDIO_BUS_EVENT_WORKER_FAILED, worker, sb_span_of("too many restarts"), 0);
         sb_worker_retry_at(worker, due, true);
     }
-    if (pool->balance.count == 0 && !sb_pool_recovers(bus, pool)) fail_queue(bus, pool);
+    if (pool->balance.count == 0 && !sb_pool_recovers(bus, pool)) sb_pool_fail_queue(bus, pool);
 }
 
 /* Whether the policy wants it back after this exit. */
@@ -328,10 +402,14 @@ void sb_pool_worker_stopped(sb_ctx *ctx, sb_worker *worker)
     fail_requests(bus, worker);
     sb_router_remove(&ctx->router, &worker->peer);
     sb_report_worker(bus, STDIO_BUS_EVENT_WORKER_STOPPED, worker, no_text, 0);
-    if (bus->state == STDIO_BUS_STATE_RUNNING) {
+    if (worker->retiring) {
+        worker->retiring = false;
+        worker->pool->worker_count--;
+        worker->pool = NULL;
+    } else if (bus->state == STDIO_BUS_STATE_RUNNING) {
         plan_restart(bus, worker);
     } else {
-        fail_queue(bus, &bus->pools[worker->pool]);
+        sb_pool_fail_queue(bus, worker->pool);
     }
 }
 

@@ -121,6 +121,7 @@ uint32_t sb_router_link(sb_router *router, sb_peer *client, sb_peer *worker)
     memset(link, 0, sizeof *link);
     link->client = client;
     link->worker = worker;
+    link->client_key = client->key;
     link->next_busy = link->prev_busy = SB_NONE;
     for (int i = SB_DOWN; i <= SB_UP; i++) link->requests[i].head = link->requests[i].tail = SB_NONE;
     link_insert(router, entry);
@@ -167,6 +168,7 @@ static void link_drop(sb_router *router, uint32_t entry)
         link->worker->links = link->next_of_worker;
     }
     if (link->client->last_link == entry) link->client->last_link = SB_NONE;
+    link->client_key = 0;
     sb_index_remove(&router->by_pair, pair_hash(router, link->client->key, link->worker->key), entry);
     sb_slab_give(&router->links, entry);
 }
@@ -456,6 +458,7 @@ static void age_unlink(sb_router *router, uint32_t entry)
 static void age_link(sb_router *router, uint32_t entry)
 {
     sb_session *session = sb_router_session_at(router, entry);
+    session->used_at = router->now;
     session->newer = SB_NONE;
     session->older = router->newest;
     if (router->newest != SB_NONE) {
@@ -479,6 +482,7 @@ void sb_session_bind(sb_router *router, uint32_t entry, sb_peer *worker)
         } else {
             session->worker->sessions = session->next_of_worker;
         }
+        session->worker->session_count--;
     }
     session->worker = worker;
     if (worker == NULL) return;
@@ -486,6 +490,7 @@ void sb_session_bind(sb_router *router, uint32_t entry, sb_peer *worker)
     session->next_of_worker = worker->sessions;
     if (worker->sessions != SB_NONE) sb_router_session_at(router, worker->sessions)->prev_of_worker = entry;
     worker->sessions = entry;
+    worker->session_count++;
 }
 
 void sb_session_end(sb_router *router, uint32_t entry)
@@ -513,6 +518,20 @@ static bool evict(sb_router *router)
     return false;
 }
 
+void sb_router_end_idle(sb_router *router, uint32_t before)
+{
+    while (router->oldest != SB_NONE && sb_router_session_at(router, router->oldest)->used_at < before) {
+        uint32_t entry = router->oldest;
+        if (sb_router_session_at(router, entry)->requests == SB_NONE) {
+            sb_session_end(router, entry);
+        } else {
+            /* It is in use as long as it waits. */
+            age_unlink(router, entry);
+            age_link(router, entry);
+        }
+    }
+}
+
 uint32_t sb_router_session(sb_router *router, uint32_t pool, sb_span name, bool create)
 {
     uint32_t hash = name_hash(router, pool, name), at = hash, entry;
@@ -520,6 +539,7 @@ uint32_t sb_router_session(sb_router *router, uint32_t pool, sb_span name, bool 
     while ((entry = sb_index_next(&router->by_name, hash, &at)) != SB_NONE) {
         session = sb_router_session_at(router, entry);
         if (session->pool != pool || !sb_span_eq(sb_text_span(&session->name), name)) continue;
+        session->used_at = router->now;
         if (router->newest != entry) {
             age_unlink(router, entry);
             age_link(router, entry);

@@ -29,6 +29,7 @@ typedef struct {
     uint32_t last_link;    /* the link used last, a short cut */
     uint32_t busy_links;   /* workers: first link with requests to answer */
     uint32_t sessions;     /* workers: first session bound here */
+    uint32_t session_count;
     uint32_t pending;      /* requests it has to answer */
     uint32_t asked;        /* requests it waits for */
     bool worker;
@@ -45,6 +46,8 @@ typedef struct {
     sb_peer *client;
     sb_peer *worker;
     sb_request_list requests[2]; /* by sb_direction */
+    uint32_t client_key;         /* 0 once the link is gone; see share.h */
+    size_t queued;               /* the client's bytes in the worker's outbox */
 } sb_link;
 
 typedef struct {
@@ -54,6 +57,7 @@ typedef struct {
     uint32_t next_of_session, prev_of_session;
     sb_peer *holder;     /* who has to answer */
     uint64_t issued;     /* the number on the wire, or 0 if the asker's own id is there */
+    uint32_t at;         /* where its frame begins among the bytes ever queued for the holder, modulo 2^32 */
     uint32_t serial : 24; /* tells this use of the entry from earlier ones */
     uint32_t up : 1;      /* sb_direction */
     uint32_t given_up : 1;
@@ -67,6 +71,7 @@ typedef struct {
     uint32_t pool;
     uint32_t owner;    /* key of the client it belongs to; 0: the next one to use it */
     uint32_t requests; /* first request of it that waits for an answer */
+    uint32_t used_at;  /* seconds */
     sb_peer *worker;   /* NULL: not bound */
     sb_text name;
 } sb_session;
@@ -85,6 +90,7 @@ typedef struct {
     sb_index by_origin; /* (asker, own id) -> request, where the bus made up the id on the wire */
     sb_index by_name;   /* (pool, name) -> session */
     uint32_t newest, oldest; /* sessions by last use */
+    uint32_t now;            /* seconds, as the caller last said: when a session is used */
 } sb_router;
 
 void sb_router_init(sb_router *router, uint64_t seed, uint32_t max_sessions);
@@ -163,6 +169,9 @@ void sb_router_remove(sb_router *router, sb_peer *peer);
  * ran out. Counts as a use.
  */
 uint32_t sb_router_session(sb_router *router, uint32_t pool, sb_span name, bool create);
+
+/* Ends the sessions that were last used before `before` (seconds) and wait for nothing. */
+void sb_router_end_idle(sb_router *router, uint32_t before);
 
 void sb_session_bind(sb_router *router, uint32_t session, sb_peer *worker);
 void sb_session_end(sb_router *router, uint32_t session);

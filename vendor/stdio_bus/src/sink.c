@@ -31,17 +31,30 @@ void sb_sink_touch(sb_ctx *ctx, sb_sink *sink)
     ctx->dirty = sink;
 }
 
+/* Bytes of the length before a frame (big-endian). */
+#define LENGTH_SIZE 4u
+
 char *sb_sink_reserve(sb_ctx *ctx, sb_sink *sink, size_t len)
 {
-    return sb_outbox_reserve(&sink->outbox, &ctx->chunks, len + 1);
+    size_t before = sink->length_framed ? LENGTH_SIZE : 0;
+    char *room = sb_outbox_reserve(&sink->outbox, &ctx->chunks, before + len + 1);
+    return room == NULL ? NULL : room + before;
 }
 
 void sb_sink_commit(sb_ctx *ctx, sb_sink *sink, size_t len)
 {
     sb_chunk *tail = sink->outbox.tail;
-    tail->data[tail->end + len] = '\n';
-    sb_outbox_commit(&sink->outbox, len + 1);
-    ctx->outbox_bytes += len + 1;
+    char *at = tail->data + tail->end;
+    size_t total = len + 1;
+    if (sink->length_framed) {
+        for (unsigned i = 0; i < LENGTH_SIZE; i++) at[i] = (char)(unsigned char)(len >> (8 * (LENGTH_SIZE - 1 - i)));
+        total = len + LENGTH_SIZE;
+    } else {
+        at[len] = '\n';
+    }
+    sb_outbox_commit(&sink->outbox, total);
+    sink->queued += (uint32_t)total;
+    ctx->outbox_bytes += total;
     /* With bytes left from before, the descriptor is full and its readiness is awaited. */
     if (!(sink->io->interest & SB_WRITE)) sb_sink_touch(ctx, sink);
 }
@@ -134,6 +147,7 @@ void sb_sink_flush(sb_ctx *ctx, sb_sink *sink)
             break;
         }
         ctx->outbox_bytes -= (size_t)n;
+        sink->written += (uint32_t)n;
         sb_outbox_consume(&sink->outbox, &ctx->chunks, (size_t)n);
         budget = (size_t)n < budget ? budget - (size_t)n : 0;
         if ((size_t)n < offered) break;

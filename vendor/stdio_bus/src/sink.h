@@ -15,15 +15,18 @@ struct sb_sink {
     sb_io *io; /* watched descriptor that is written to */
     sb_sink *next_dirty;
     sb_sink_fn flushed;
+    uint32_t queued;  /* bytes ever queued and ever written, modulo 2^32 */
+    uint32_t written;
     bool dirty;
     bool socket;
+    bool length_framed; /* a length goes before each frame, instead of a newline behind it */
 };
 
 void sb_sink_init(sb_sink *sink, sb_io *io, bool socket, sb_sink_fn flushed);
 
 /*
  * Room for a frame of `len` bytes; NULL without memory. Filled by the caller
- * and then committed, which adds the newline.
+ * and then committed, which adds the newline or the length.
  */
 char *sb_sink_reserve(sb_ctx *ctx, sb_sink *sink, size_t len);
 void sb_sink_commit(sb_ctx *ctx, sb_sink *sink, size_t len);

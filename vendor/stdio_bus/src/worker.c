@@ -4,14 +4,11 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "spawn.h"
-
-extern char **environ;
+#include "launch.h"
 
 /* Without a pidfd, how often a child's end is looked for. */
 #define REAP_POLL_MS 1000u
@@ -51,6 +48,7 @@ static bool enter(sb_worker *worker, event what)
 }
 
 static void on_timer(sb_timer *timer);
+static void on_stall_timer(sb_timer *timer);
 static void on_verdict(sb_io *io, unsigned events);
 static void on_process(sb_io *io, unsigned events);
 static void on_output(sb_io *io, unsigned events);
@@ -59,17 +57,16 @@ static void on_input(sb_io *io, unsigned events);
 static void on_flushed(sb_ctx *ctx, sb_sink *sink, int error);
 static void ended(sb_worker *worker);
 
-sb_worker *sb_worker_new(sb_ctx *ctx, const sb_pool_config *config, uint32_t pool, int id)
+sb_worker *sb_worker_new(sb_ctx *ctx, int id)
 {
     sb_worker *worker = sb_calloc(1, sizeof *worker);
     if (worker == NULL) return NULL;
-    if (!sb_timer_register(&ctx->loop.timers, &worker->timer, on_timer)) {
-        sb_free(worker);
+    worker->ctx = ctx;
+    if (!sb_timer_register(&ctx->loop.timers, &worker->timer, on_timer) ||
+        !sb_timer_register(&ctx->loop.timers, &worker->stall_timer, on_stall_timer)) {
+        sb_worker_free(worker);
         return NULL;
     }
-    worker->ctx = ctx;
-    worker->config = config;
-    worker->pool = pool;
     worker->id = id;
     worker->in.fd = worker->out.fd = worker->err.fd = worker->process.fd = worker->verdict.fd = -1;
     return worker;
@@ -79,94 +76,14 @@ void sb_worker_free(sb_worker *worker)
 {
     if (worker == NULL) return;
     sb_timer_unregister(&worker->ctx->loop.timers, &worker->timer);
+    sb_timer_unregister(&worker->ctx->loop.timers, &worker->stall_timer);
+    sb_shares_free(&worker->shares);
     sb_source_free(&worker->source);
     sb_diag_free(&worker->diag);
     sb_free(worker);
 }
 
 /* ---- start ------------------------------------------------------------------------ */
-
-static const char *env_value(char *const *env, const char *name)
-{
-    size_t len = strlen(name);
-    for (; env != NULL && *env != NULL; env++) {
-        if (strncmp(*env, name, len) == 0 && (*env)[len] == '=') return *env + len + 1;
-    }
-    return NULL;
-}
-
-static bool env_has(char *const *env, const char *entry)
-{
-    size_t len = strcspn(entry, "=");
-    for (; env != NULL && *env != NULL; env++) {
-        if (strncmp(*env, entry, len) == 0 && (*env)[len] == '=') return true;
-    }
-    return false;
-}
-
-/* The pool's own variables, then the host's that they don't replace. Freed by the caller; NULL without memory. */
-static char **make_env(const sb_pool_config *config)
-{
-    size_t count = config->env_count, host = 0;
-    char **env;
-    while (config->inherit_env && environ != NULL && environ[host] != NULL) host++;
-    env = sb_alloc((count + host + 1) * sizeof *env);
-    if (env == NULL) return NULL;
-    for (size_t i = 0; i < count; i++) env[i] = config->env[i];
-    for (size_t i = 0; i < host; i++) {
-        if (!env_has(config->env, environ[i])) env[count++] = environ[i];
-    }
-    env[count] = NULL;
-    return env;
-}
-
-static char **make_argv(const sb_pool_config *config)
-{
-    char **argv = sb_alloc((config->arg_count + 2) * sizeof *argv);
-    if (argv == NULL) return NULL;
-    argv[0] = config->command;
-    for (size_t i = 0; i < config->arg_count; i++) argv[i + 1] = config->args[i];
-    argv[config->arg_count + 1] = NULL;
-    return argv;
-}
-
-static sb_child_stderr stderr_plan(const sb_worker *worker)
-{
-    switch (worker->config->stderr_mode) {
-    case SB_STDERR_INHERIT: return SB_CHILD_STDERR_INHERIT;
-    case SB_STDERR_NULL: return SB_CHILD_STDERR_NULL;
-    case SB_STDERR_LOG: return SB_CHILD_STDERR_PIPE;
-    case SB_STDERR_DEFAULT: break;
-    }
-    return worker->ctx->stderr_inherit ? SB_CHILD_STDERR_INHERIT : SB_CHILD_STDERR_PIPE;
-}
-
-static int spawn_child(sb_worker *worker, sb_child *child)
-{
-    const sb_pool_config *config = worker->config;
-    sb_spawn_plan plan = {0};
-    char **argv = make_argv(config), **env = make_env(config), *path = NULL;
-    int error = ENOMEM;
-    worker->exec_step = "execute";
-    if (argv != NULL && env != NULL) {
-        const char *search = env_value(config->env, "PATH");
-        if (search == NULL) search = getenv("PATH");
-        path = sb_spawn_resolve(config->command, search, &error);
-    }
-    if (path != NULL) {
-        plan.path = path;
-        plan.argv = argv;
-        plan.envp = env;
-        plan.cwd = config->cwd;
-        plan.stderr_mode = stderr_plan(worker);
-        plan.parent_death_signal = worker->ctx->parent_death_signal;
-        error = sb_spawn(&plan, child);
-    }
-    sb_free(path);
-    sb_free(env);
-    sb_free(argv);
-    return error;
-}
 
 static void close_io(sb_worker *worker, sb_io *io)
 {
@@ -195,6 +112,8 @@ static int watch_all(sb_worker *worker, const sb_child *child)
 {
     int error = 0;
     sb_sink_init(&worker->sink, &worker->in, is_socket(child->to), on_flushed);
+    worker->seen_written = 0;
+    worker->stalled = worker->refused = false;
     sb_source_free(&worker->source);
     sb_source_init(&worker->source, worker->ctx->limits.max_input_buffer);
     error = watch(worker, &worker->in, child->to, 0, on_input, error);
@@ -230,8 +149,9 @@ static void arm(sb_worker *worker)
 int sb_worker_start(sb_worker *worker)
 {
     sb_child child;
-    int error = spawn_child(worker, &child);
+    int error = sb_launch(worker->ctx, worker->config, &child);
     worker->exec_error = error;
+    worker->exec_step = "execute";
     if (error != 0) return error;
     error = watch_all(worker, &child);
     if (error != 0) {
@@ -244,6 +164,7 @@ int sb_worker_start(sb_worker *worker)
     sb_timer_cancel(&worker->ctx->loop.timers, &worker->timer);
     worker->pid = child.pid;
     worker->generation++;
+    sb_diag_mark(&worker->diag);
     worker->ladder = SB_LADDER_NONE;
     worker->started_at = sb_clock_now(&worker->ctx->loop.clock);
     sb_peer_init(&worker->ctx->router, &worker->peer, true);
@@ -382,13 +303,69 @@ static void on_input(sb_io *io, unsigned events)
     }
 }
 
+void sb_worker_queued(sb_worker *worker, uint32_t link, size_t len)
+{
+    sb_shares_add(&worker->shares, &worker->ctx->router, link, len);
+}
+
+static void has_read(sb_worker *worker, uint32_t len)
+{
+    sb_ctx *ctx = worker->ctx;
+    size_t left = worker->sink.outbox.bytes;
+    worker->seen_written += len;
+    worker->reads_at = ctx->loop.now;
+    sb_shares_take(&worker->shares, &ctx->router, len);
+    if (worker->stalled) {
+        worker->stalled = false;
+        ctx->hooks.worker_reads(ctx, worker);
+    }
+    if (worker->refused && left <= ctx->limits.max_output_queue / 2) {
+        worker->refused = false;
+        ctx->hooks.worker_writable(ctx, worker);
+    }
+}
+
+/* What stays unread is looked at again after a while; one timer for any number of flushes. */
+static void watch_reading(sb_worker *worker)
+{
+    sb_ctx *ctx = worker->ctx;
+    if (worker->sink.outbox.bytes == 0 || sb_timer_is_set(&worker->stall_timer)) return;
+    worker->reads_at = ctx->loop.now;
+    sb_timer_set(&ctx->loop.timers, &worker->stall_timer, ctx->loop.now + SB_STALLED_MS);
+}
+
+static void on_stall_timer(sb_timer *timer)
+{
+    sb_worker *worker = SB_CONTAINER(timer, sb_worker, stall_timer);
+    sb_ctx *ctx = worker->ctx;
+    uint64_t silent = ctx->loop.now - worker->reads_at, limit = (uint64_t)ctx->limits.stall_timeout_sec * 1000u;
+    uint64_t next = silent < SB_STALLED_MS ? SB_STALLED_MS : limit;
+    if (worker->sink.outbox.bytes == 0 || !sb_worker_takes(worker)) return;
+    if (silent >= SB_STALLED_MS && !worker->stalled) {
+        worker->stalled = true;
+        ctx->hooks.worker_stalled(ctx, worker);
+    }
+    if (limit > 0 && silent >= limit) {
+        sb_log(ctx, SB_LOG_WARN, "worker %d (%s) has not read for %u s and is stopped", worker->id, worker->config->id,
+               ctx->limits.stall_timeout_sec);
+        leave(worker);
+    } else if (next > silent) {
+        sb_timer_set(&ctx->loop.timers, timer, worker->reads_at + next);
+    }
+}
+
 static void on_flushed(sb_ctx *ctx, sb_sink *sink, int error)
 {
     sb_worker *worker = SB_CONTAINER(sink, sb_worker, sink);
+    uint32_t written = sink->written - worker->seen_written;
     (void)ctx;
+    if (written > 0) has_read(worker, written);
     if (error != 0) {
         leave(worker);
-    } else if (worker->state == SB_WORKER_STOPPING && sink->outbox.bytes == 0) {
+        return;
+    }
+    watch_reading(worker);
+    if (worker->state == SB_WORKER_STOPPING && sink->outbox.bytes == 0) {
         close_io(worker, &worker->in);
     }
 }
@@ -464,7 +441,10 @@ static void close_all(sb_worker *worker)
     close_io(worker, &worker->verdict);
     close_io(worker, &worker->process);
     sb_sink_close(worker->ctx, &worker->sink);
+    sb_shares_clear(&worker->shares, &worker->ctx->router);
+    sb_shares_free(&worker->shares);
     sb_source_free(&worker->source);
+    sb_timer_cancel(&worker->ctx->loop.timers, &worker->stall_timer);
 }
 
 static void reap_process(sb_worker *worker)

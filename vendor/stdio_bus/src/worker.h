@@ -7,6 +7,7 @@
 
 #include "diag.h"
 #include "reap.h"
+#include "share.h"
 #include "sink.h"
 #include "source.h"
 
@@ -25,9 +26,10 @@ typedef enum { SB_LADDER_NONE, SB_LADDER_EOF, SB_LADDER_TERM, SB_LADDER_KILL } s
 struct sb_worker {
     sb_peer peer;
     sb_ctx *ctx;
-    const sb_pool_config *config;
-    uint32_t pool; /* index */
+    const sb_pool_config *config; /* the pool's */
+    sb_pool *pool; /* NULL: a slot that no pool has now */
     int id;
+    bool retiring; /* to be stopped once it has answered everything */
     sb_worker_state state;
     uint32_t generation; /* starts so far */
     pid_t pid;           /* 0: no process */
@@ -36,9 +38,15 @@ struct sb_worker {
     sb_io process;       /* pidfd */
     sb_io verdict;       /* whether it was executed */
     sb_sink sink;
+    sb_shares shares;    /* whose bytes the sink holds */
+    uint32_t seen_written; /* of the sink's `written`, what the shares know */
     sb_source source;
     sb_diag diag;
     sb_timer timer;      /* by state: next rung of the ladder, time to start again, or time to look for its end */
+    sb_timer stall_timer; /* looks whether it reads */
+    uint64_t reads_at;    /* when it last read something, or had nothing to read */
+    bool stalled;         /* hasn't read for SB_STALLED_MS */
+    bool refused;         /* somebody was told that its outbox is full, and wants to hear when it no longer is */
     uint64_t started_at;
     sb_ladder ladder;
     uint64_t rung_at; /* when the next rung is climbed */
@@ -55,8 +63,11 @@ struct sb_worker {
     } restarts;
 };
 
+/* How long a worker may leave its stdin unread before messages that any worker can take go elsewhere. */
+#define SB_STALLED_MS 5000u
+
 /* Makes a worker that doesn't run yet; NULL without memory. Its peer is initialised by whoever starts it. */
-sb_worker *sb_worker_new(sb_ctx *ctx, const sb_pool_config *config, uint32_t pool, int id);
+sb_worker *sb_worker_new(sb_ctx *ctx, int id);
 
 /* Frees it; it must not run. */
 void sb_worker_free(sb_worker *worker);
@@ -82,6 +93,16 @@ void sb_worker_abort(sb_worker *worker);
 
 /* Not running; to be started again at `due`. */
 void sb_worker_retry_at(sb_worker *worker, uint64_t due, bool failed);
+
+/* `len` bytes were queued in its sink, for the client of the link, or (SB_NONE) for nobody. */
+void sb_worker_queued(sb_worker *worker, uint32_t link, size_t len);
+
+/* Whether messages can be given to it. */
+static inline bool sb_worker_takes(const sb_worker *worker)
+{
+    return worker->state == SB_WORKER_READY && worker->in.fd >= 0 && worker->ladder == SB_LADDER_NONE &&
+           !worker->retiring;
+}
 
 static inline bool sb_worker_runs(const sb_worker *worker)
 {

@@ -181,7 +181,7 @@ static void what_is_no_message_is_refused_and_nothing_follows(void)
     } cases[] = {
         {"", STDIO_BUS_ERR_INVALID},        {"hello", STDIO_BUS_ERR_INVALID},
         {"[1]", STDIO_BUS_ERR_INVALID},     {"{\"id\":1", STDIO_BUS_ERR_INVALID},
-        {"{\"id\":1}", STDIO_BUS_ERR_INVALID}, {"{\"id\":1,\"method\":\"m\",\"pool\":\"zz\"}", STDIO_BUS_ERR_ROUTING},
+        {"{\"id\":1}", STDIO_BUS_ERR_INVALID}, {"{\"id\":1,\"method\":\"m\",\"id\":2}", STDIO_BUS_ERR_INVALID}, {"{\"id\":1,\"method\":\"m\",\"pool\":\"zz\"}", STDIO_BUS_ERR_ROUTING},
     };
     stdio_bus_t *bus = start(CONFIG, 0);
     for (size_t i = 0; i < SB_COUNT(cases); i++) CHECK(ingest(bus, cases[i].text) == cases[i].status);

@@ -51,9 +51,9 @@ static void the_tail_is_the_newest_whole_lines(void)
     for (int i = 0; i < 10; i++) feed(&diag, "a line\n");
     feed(&diag, "the last\n");
     count = 0;
-    CHECK(sb_diag_tail(&diag, out, 20) == 16);
+    CHECK(sb_diag_tail(&diag, false, out, 20) == 16);
     CHECK_STR(out, "a line\nthe last\n");
-    CHECK(sb_diag_tail(&diag, out, 1) == 0 && out[0] == '\0');
+    CHECK(sb_diag_tail(&diag, false, out, 1) == 0 && out[0] == '\0');
     sb_diag_free(&diag);
 }
 
@@ -69,7 +69,7 @@ static void the_tail_keeps_its_cap_over_any_amount(void)
         feed(&diag, line);
     }
     CHECK(diag.tail_cap == SB_DIAG_TAIL_MAX);
-    len = sb_diag_tail(&diag, out, sizeof out);
+    len = sb_diag_tail(&diag, false, out, sizeof out);
     CHECK(len > SB_DIAG_TAIL_MAX - 32);
     CHECK(memcmp(out, "line number ", 12) == 0);
     CHECK_STR(out + len - 18, "line number 19999\n");

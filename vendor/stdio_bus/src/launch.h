@@ -1,0 +1,16 @@
+/*
+ * launch.h - starts the process that a pool's configuration describes.
+ */
+#ifndef SB_LAUNCH_H
+#define SB_LAUNCH_H
+
+#include "ctx.h"
+#include "spawn.h"
+
+/* Starts it. Returns 0 or an errno value. */
+int sb_launch(const sb_ctx *ctx, const sb_pool_config *config, sb_child *child);
+
+/* Whether the program can be found, as far as that can be told without starting it: 0 or an errno value. */
+int sb_launch_check(const sb_pool_config *config);
+
+#endif

@@ -1,0 +1,166 @@
+#include "dispatch.h"
+
+static sb_delivery delivery_of(const sb_worker *worker, const sb_envelope *envelope, sb_span frame)
+{
+    sb_delivery delivery = {0};
+    delivery.kind = (uint32_t)(envelope->kind == SB_KIND_REQUEST    ? STDIO_BUS_FRAME_REQUEST
+                               : envelope->kind == SB_KIND_RESPONSE ? STDIO_BUS_FRAME_RESPONSE
+                                                                    : STDIO_BUS_FRAME_NOTIFICATION);
+    delivery.worker = worker->id;
+    delivery.generation = worker->generation;
+    delivery.frame = frame;
+    delivery.id = envelope->id;
+    delivery.session = envelope->session;
+    return delivery;
+}
+
+static void deliver_response(stdio_bus_t *bus, sb_worker *worker, const sb_envelope *envelope, sb_span frame)
+{
+    sb_router *router = &bus->ctx.router;
+    sb_span id = sb_member_value(frame, envelope->id);
+    uint32_t entry = id.ptr != NULL ? sb_router_answered(router, &worker->peer, id) : SB_NONE;
+    sb_delivery delivery = delivery_of(worker, envelope, frame);
+    sb_edits edits;
+    sb_request *request;
+    sb_peer *client;
+    sb_text original;
+    if (entry == SB_NONE) {
+        bus->more.unattributed_frames++;
+        sb_report_lost(bus, STDIO_BUS_EVENT_UNATTRIBUTED, worker, "an answer to no request");
+        return;
+    }
+    request = sb_router_request(router, entry);
+    if (request->given_up) {
+        sb_router_end(router, entry);
+        bus->more.late_answers++;
+        return;
+    }
+    client = sb_router_asker(router, request);
+    edits.count = 0;
+    if (request->issued != 0) delivery.edits = &edits;
+    sb_router_end_take(router, entry, &original);
+    if (delivery.edits != NULL) {
+        delivery.new_id = sb_text_span(&original);
+        sb_splice_replace(&edits, envelope->id, delivery.new_id);
+    }
+    sb_deliver(bus, client, &delivery);
+    sb_text_free(&original);
+}
+
+/* The client a worker's own message is for; NULL: nobody's. */
+static sb_peer *find_client(stdio_bus_t *bus, sb_worker *worker, const sb_envelope *envelope, sb_span frame)
+{
+    sb_router *router = &bus->ctx.router;
+    sb_span token = sb_session_token(envelope, frame), name = {NULL, 0};
+    sb_peer *client = NULL;
+    uint32_t session;
+    if (token.ptr != NULL) name = sb_plain_text(bus, token);
+    if (name.ptr != NULL) {
+        session = sb_router_session(router, worker->pool->key, name, false);
+        if (session != SB_NONE) {
+            client = sb_session_waiter(router, session);
+            if (client == NULL) {
+                client = sb_router_linked_client(router, sb_router_session_at(router, session)->owner, &worker->peer);
+            }
+        }
+    }
+    if (client == NULL) client = sb_router_only_client(router, &worker->peer);
+    /* With no client at all, what a worker says belongs to the host it lives with. */
+    if (client == NULL && worker->peer.links == SB_NONE && !bus->no_host) client = &bus->host;
+    return client;
+}
+
+static bool is_permission(sb_span method)
+{
+    return sb_json_string_is(method, "session/request_permission");
+}
+
+static void deliver_request(stdio_bus_t *bus, sb_worker *worker, const sb_envelope *envelope, sb_span frame)
+{
+    sb_router *router = &bus->ctx.router;
+    sb_span id = sb_member_value(frame, envelope->id), token = {NULL, 0};
+    bool permission = is_permission(sb_member_value(frame, envelope->method));
+    sb_peer *client = find_client(bus, worker, envelope, frame);
+    sb_conn *conn = client != NULL ? sb_conn_of(bus, client) : NULL;
+    sb_delivery delivery = delivery_of(worker, envelope, frame);
+    char wire[SB_WIRE_MAX];
+    uint32_t entry, link = SB_NONE;
+    sb_edits edits;
+    if (client != NULL && (conn == NULL || !conn->eof)) link = sb_router_link(router, client, &worker->peer);
+    if (link != SB_NONE) {
+        token = sb_router_ask(router, link, SB_UP, id, sb_issues_ids(worker->pool), SB_NONE, wire, &entry);
+    }
+    if (token.ptr == NULL) {
+        bus->more.unattributed_frames++;
+        sb_report_lost(bus, STDIO_BUS_EVENT_UNATTRIBUTED, worker, "a request that no client can answer");
+        sb_dispatch_decline(bus, worker, id, permission);
+        return;
+    }
+    sb_router_request(router, entry)->permission = permission;
+    if (sb_router_request(router, entry)->issued != 0) {
+        edits.count = 0;
+        sb_splice_replace(&edits, envelope->id, token);
+        delivery.edits = &edits;
+        delivery.new_id = token;
+    }
+    /* If it can't be delivered, its client is closed, and that declines it. */
+    sb_deliver(bus, client, &delivery);
+}
+
+static void garbage(stdio_bus_t *bus, sb_worker *worker, sb_span line)
+{
+    if (line.len > 256) line.len = 256;
+    bus->more.worker_garbage++;
+    sb_report_worker(bus, STDIO_BUS_EVENT_WORKER_GARBAGE, worker, line, 0);
+}
+
+void sb_dispatch_from_worker(stdio_bus_t *bus, sb_worker *worker, sb_span frame)
+{
+    sb_envelope envelope;
+    sb_delivery delivery;
+    sb_peer *client;
+    if (sb_envelope_scan(frame, &envelope) != SB_ENVELOPE_OK || envelope.kind == SB_KIND_INVALID) {
+        garbage(bus, worker, frame);
+        return;
+    }
+    switch (envelope.kind) {
+    case SB_KIND_INVALID: break;
+    case SB_KIND_RESPONSE: deliver_response(bus, worker, &envelope, frame); break;
+    case SB_KIND_REQUEST: deliver_request(bus, worker, &envelope, frame); break;
+    case SB_KIND_NOTIFICATION:
+        client = find_client(bus, worker, &envelope, frame);
+        if (client != NULL) {
+            delivery = delivery_of(worker, &envelope, frame);
+            sb_deliver(bus, client, &delivery);
+        } else {
+            bus->more.unattributed_frames++;
+            sb_report_lost(bus, STDIO_BUS_EVENT_UNATTRIBUTED, worker, "a notification");
+        }
+        break;
+    }
+}
+
+void sb_dispatch_worker_oversize(stdio_bus_t *bus, sb_worker *worker, sb_span beginning)
+{
+    sb_router *router = &bus->ctx.router;
+    sb_span id = sb_envelope_partial_id(beginning);
+    uint32_t entry = id.ptr != NULL ? sb_router_answered(router, &worker->peer, id) : SB_NONE;
+    sb_error error = sb_error_of(SB_RPC_INVALID_REQUEST, "too_large", "The worker's answer is too large");
+    sb_peer *client;
+    sb_text original;
+    bus->more.oversize_frames++;
+    sb_log(&bus->ctx, SB_LOG_WARN, "worker %d (%s): a line above max_input_buffer was skipped", worker->id,
+           worker->config->id);
+    if (entry == SB_NONE) return;
+    if (sb_router_request(router, entry)->given_up) {
+        sb_router_end(router, entry);
+        return;
+    }
+    client = sb_router_asker(router, sb_router_request(router, entry));
+    sb_router_end_take(router, entry, &original);
+    error.pool = worker->config->id;
+    error.worker = worker->id;
+    error.sent = 1;
+    sb_deliver_error(bus, client, sb_text_span(&original), &error, worker->id, worker->generation);
+    sb_text_free(&original);
+}
