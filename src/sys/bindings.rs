@@ -32,12 +32,19 @@ pub const STDIO_BUS_EVENT_CLIENT_CONNECTED: u32 = 9;
 pub const STDIO_BUS_EVENT_CLIENT_DISCONNECTED: u32 = 10;
 pub const STDIO_BUS_EVENT_DROPPED: u32 = 11;
 pub const STDIO_BUS_EVENT_UNATTRIBUTED: u32 = 12;
+pub const STDIO_BUS_EVENT_WORKER_STALLED: u32 = 13;
+pub const STDIO_BUS_EVENT_WORKER_WRITABLE: u32 = 14;
 pub const STDIO_BUS_CREATE_POLL: u32 = 1;
 pub const STDIO_BUS_CREATE_PARENT_DEATH_SIGNAL: u32 = 2;
 pub const STDIO_BUS_CREATE_STDERR_INHERIT: u32 = 4;
 pub const STDIO_BUS_CREATE_NO_HOST: u32 = 8;
 pub const STDIO_BUS_DRAIN_CONFIGURED: u32 = 4294967295;
 pub const STDIO_BUS_SUBMIT_ANSWER_ERRORS: u32 = 1;
+pub const STDIO_BUS_LISTEN_FD: u32 = 3;
+pub const STDIO_BUS_FRAMING_CONFIGURED: u32 = 0;
+pub const STDIO_BUS_FRAMING_NDJSON: u32 = 1;
+pub const STDIO_BUS_FRAMING_LENGTH: u32 = 2;
+pub const STDIO_BUS_LISTEN_SET_GROUP: u32 = 1;
 pub const STDIO_BUS_WORKER_STOPPED: u32 = 0;
 pub const STDIO_BUS_WORKER_STARTING: u32 = 1;
 pub const STDIO_BUS_WORKER_READY: u32 = 2;
@@ -339,6 +346,13 @@ unsafe extern "C" {
         grace_ms: u32,
     ) -> ::core::ffi::c_int;
 }
+unsafe extern "C" {
+    pub fn stdio_bus_reload(
+        bus: *mut stdio_bus_t,
+        config_path: *const ::core::ffi::c_char,
+        config_json: *const ::core::ffi::c_char,
+    ) -> ::core::ffi::c_int;
+}
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct stdio_bus_submit_options {
@@ -374,6 +388,14 @@ unsafe extern "C" {
         id_len: usize,
     ) -> ::core::ffi::c_int;
 }
+unsafe extern "C" {
+    pub fn stdio_bus_end_session(
+        bus: *mut stdio_bus_t,
+        pool: *const ::core::ffi::c_char,
+        session: *const ::core::ffi::c_char,
+        session_len: usize,
+    ) -> ::core::ffi::c_int;
+}
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct stdio_bus_listen_options {
@@ -383,6 +405,15 @@ pub struct stdio_bus_listen_options {
     pub unix_path: *const ::core::ffi::c_char,
     pub tcp_port: u32,
     pub unix_mode: u32,
+    pub flags: u32,
+    pub unix_group: u32,
+    pub fd: i32,
+    pub framing: u32,
+    pub pool: *const ::core::ffi::c_char,
+    pub token: *const ::core::ffi::c_char,
+    pub token_len: usize,
+    pub uids: *const u32,
+    pub uid_count: usize,
 }
 impl Default for stdio_bus_listen_options {
     fn default() -> Self {
@@ -416,6 +447,31 @@ unsafe extern "C" {
         bus: *mut stdio_bus_t,
         fd_from_client: ::core::ffi::c_int,
         fd_to_client: ::core::ffi::c_int,
+    ) -> ::core::ffi::c_int;
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct stdio_bus_client_options {
+    pub size: u32,
+    pub framing: u32,
+    pub pool: *const ::core::ffi::c_char,
+}
+impl Default for stdio_bus_client_options {
+    fn default() -> Self {
+        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
+pub type stdio_bus_client_options_t = stdio_bus_client_options;
+unsafe extern "C" {
+    pub fn stdio_bus_adopt_client_with(
+        bus: *mut stdio_bus_t,
+        fd_from_client: ::core::ffi::c_int,
+        fd_to_client: ::core::ffi::c_int,
+        options: *const stdio_bus_client_options_t,
     ) -> ::core::ffi::c_int;
 }
 #[repr(C)]
@@ -461,6 +517,41 @@ unsafe extern "C" {
     ) -> ::core::ffi::c_int;
 }
 #[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct stdio_bus_pool_info {
+    pub size: u32,
+    pub workers: u32,
+    pub ready: u32,
+    pub pending: u32,
+    pub queued: u32,
+    pub sessions: u32,
+    pub queued_bytes: u64,
+    pub outbox_bytes: u64,
+    pub requests: u64,
+    pub restarts: u64,
+    pub id: *const ::core::ffi::c_char,
+}
+impl Default for stdio_bus_pool_info {
+    fn default() -> Self {
+        let mut s = ::core::mem::MaybeUninit::<Self>::uninit();
+        unsafe {
+            ::core::ptr::write_bytes(s.as_mut_ptr(), 0, 1);
+            s.assume_init()
+        }
+    }
+}
+pub type stdio_bus_pool_info_t = stdio_bus_pool_info;
+unsafe extern "C" {
+    pub fn stdio_bus_pool_count(bus: *const stdio_bus_t) -> ::core::ffi::c_int;
+}
+unsafe extern "C" {
+    pub fn stdio_bus_pool_info(
+        bus: *const stdio_bus_t,
+        pool: ::core::ffi::c_int,
+        info: *mut stdio_bus_pool_info_t,
+    ) -> ::core::ffi::c_int;
+}
+#[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
 pub struct stdio_bus_ext_stats {
     pub size: u32,
@@ -472,6 +563,7 @@ pub struct stdio_bus_ext_stats {
     pub unattributed_frames: u64,
     pub late_answers: u64,
     pub overload_refusals: u64,
+    pub unauthorized: u64,
     pub outbox_bytes: u64,
     pub tombstones: u64,
 }
