@@ -105,3 +105,8 @@ pub mod program {
         crate::native::take_fd(number)
     }
 }
+
+/// Compiles the examples of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
