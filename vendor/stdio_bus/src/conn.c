@@ -2,15 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
 #include <unistd.h>
-
-static bool is_socket(int fd)
-{
-    struct stat info;
-    return fstat(fd, &info) == 0 && S_ISSOCK(info.st_mode);
-}
 
 static void stop_watching(sb_conn *conn, sb_io *io, int flags)
 {
@@ -233,7 +225,7 @@ sb_conn *sb_conn_open(sb_ctx *ctx, int id, const sb_conn_plan *plan)
     sb_source_init(&conn->source, plan->listener != NULL ? SB_AUTH_FRAME_MAX : ctx->limits.max_input_buffer);
     conn->source.framer.by_length = plan->length_framed;
     sb_peer_init(&ctx->router, &conn->peer, false);
-    sb_sink_init(&conn->sink, same ? &conn->io : &conn->wio, is_socket(plan->fd_to), on_flushed);
+    sb_sink_init(&conn->sink, same ? &conn->io : &conn->wio, plan->fd_to, on_flushed);
     conn->sink.length_framed = plan->length_framed;
     if (sb_timer_register(&ctx->loop.timers, &conn->timer, on_timer)) {
         error = watch(conn, plan->fd_from, plan->fd_to);

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -15,11 +16,12 @@
 #define MSG_NOSIGNAL 0
 #endif
 
-void sb_sink_init(sb_sink *sink, sb_io *io, bool socket, sb_sink_fn flushed)
+void sb_sink_init(sb_sink *sink, sb_io *io, int fd, sb_sink_fn flushed)
 {
+    struct stat info;
     memset(sink, 0, sizeof *sink);
     sink->io = io;
-    sink->socket = socket;
+    sink->socket = fstat(fd, &info) == 0 && S_ISSOCK(info.st_mode);
     sink->flushed = flushed;
 }
 
@@ -57,15 +59,6 @@ void sb_sink_commit(sb_ctx *ctx, sb_sink *sink, size_t len)
     ctx->outbox_bytes += total;
     /* With bytes left from before, the descriptor is full and its readiness is awaited. */
     if (!(sink->io->interest & SB_WRITE)) sb_sink_touch(ctx, sink);
-}
-
-bool sb_sink_put(sb_ctx *ctx, sb_sink *sink, sb_span frame)
-{
-    char *room = sb_sink_reserve(ctx, sink, frame.len);
-    if (room == NULL) return false;
-    memcpy(room, frame.ptr, frame.len);
-    sb_sink_commit(ctx, sink, frame.len);
-    return true;
 }
 
 /* Writes with SIGPIPE blocked in this thread, and takes back the one that the write itself caused. */

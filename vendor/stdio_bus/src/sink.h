@@ -22,7 +22,8 @@ struct sb_sink {
     bool length_framed; /* a length goes before each frame, instead of a newline behind it */
 };
 
-void sb_sink_init(sb_sink *sink, sb_io *io, bool socket, sb_sink_fn flushed);
+/* For the descriptor that `io` watches, or is about to. */
+void sb_sink_init(sb_sink *sink, sb_io *io, int fd, sb_sink_fn flushed);
 
 /*
  * Room for a frame of `len` bytes; NULL without memory. Filled by the caller
@@ -30,9 +31,6 @@ void sb_sink_init(sb_sink *sink, sb_io *io, bool socket, sb_sink_fn flushed);
  */
 char *sb_sink_reserve(sb_ctx *ctx, sb_sink *sink, size_t len);
 void sb_sink_commit(sb_ctx *ctx, sb_sink *sink, size_t len);
-
-/* reserve, copy, commit. False without memory. */
-bool sb_sink_put(sb_ctx *ctx, sb_sink *sink, sb_span frame);
 
 /* Marks for the next flush. */
 void sb_sink_touch(sb_ctx *ctx, sb_sink *sink);

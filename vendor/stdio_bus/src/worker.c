@@ -4,8 +4,6 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "launch.h"
@@ -93,12 +91,6 @@ static void close_io(sb_worker *worker, sb_io *io)
     close(fd);
 }
 
-static bool is_socket(int fd)
-{
-    struct stat info;
-    return fstat(fd, &info) == 0 && S_ISSOCK(info.st_mode);
-}
-
 static int watch(sb_worker *worker, sb_io *io, int fd, unsigned interest, sb_io_fn fn, int error)
 {
     if (fd < 0) return error;
@@ -111,7 +103,7 @@ static int watch(sb_worker *worker, sb_io *io, int fd, unsigned interest, sb_io_
 static int watch_all(sb_worker *worker, const sb_child *child)
 {
     int error = 0;
-    sb_sink_init(&worker->sink, &worker->in, is_socket(child->to), on_flushed);
+    sb_sink_init(&worker->sink, &worker->in, child->to, on_flushed);
     worker->seen_written = 0;
     worker->stalled = worker->refused = false;
     sb_source_free(&worker->source);
