@@ -235,6 +235,10 @@ sb_conn *sb_conn_open(sb_ctx *ctx, int id, const sb_conn_plan *plan)
             return conn;
         }
     }
+    if (plan->pair) {
+        fcntl(plan->fd_from, F_SETFL, conn->flags[0]);
+        fcntl(plan->fd_to, F_SETFL, conn->flags[1]);
+    }
     sb_conn_free(conn);
     errno = error;
     return NULL;

@@ -91,35 +91,50 @@ static void close_io(sb_worker *worker, sb_io *io)
     close(fd);
 }
 
-static int watch(sb_worker *worker, sb_io *io, int fd, unsigned interest, sb_io_fn fn, int error)
+/* Watches the child's descriptors; on failure none is watched, and all stay the caller's. Returns 0 or an errno value. */
+static int watch_all(sb_worker *worker, const sb_child *child)
 {
-    if (fd < 0) return error;
-    if (error == 0) error = sb_loop_watch(&worker->ctx->loop, io, fd, interest, fn);
-    if (error != 0) close(fd);
+    const struct {
+        sb_io *io;
+        int fd;
+        unsigned interest;
+        sb_io_fn on_ready;
+    } parts[] = {
+        {&worker->in, child->to, 0, on_input},
+        {&worker->out, child->from, SB_READ, on_output},
+        {&worker->err, child->err, SB_READ, on_stderr},
+        {&worker->verdict, child->verdict, SB_READ, on_verdict},
+    };
+    sb_loop *loop = &worker->ctx->loop;
+    int error = 0;
+    for (size_t i = 0; i < SB_COUNT(parts) && error == 0; i++) {
+        if (parts[i].fd < 0) continue;
+        error = sb_loop_watch(loop, parts[i].io, parts[i].fd, parts[i].interest, parts[i].on_ready);
+    }
+    for (size_t i = 0; i < SB_COUNT(parts) && error != 0; i++) sb_loop_unwatch(loop, parts[i].io);
     return error;
 }
 
-/* Takes over the descriptors; on failure all are closed. Returns 0 or an errno value. */
-static int watch_all(sb_worker *worker, const sb_child *child)
+/* Learns of the child's end by a pidfd; without one it is looked for from time to time. */
+static void watch_process(sb_worker *worker)
 {
-    int error = 0;
+    int fd = sb_reap_open(worker->pid);
+    if (fd >= 0 && sb_loop_watch(&worker->ctx->loop, &worker->process, fd, SB_READ, on_process) != 0) close(fd);
+}
+
+static void prepare(sb_worker *worker, const sb_child *child)
+{
     sb_sink_init(&worker->sink, &worker->in, child->to, on_flushed);
     worker->seen_written = 0;
     worker->stalled = worker->refused = false;
+    worker->ladder = SB_LADDER_NONE;
+    worker->generation++;
+    worker->started_at = sb_clock_now(&worker->ctx->loop.clock);
+    sb_diag_mark(&worker->diag);
     sb_source_free(&worker->source);
     sb_source_init(&worker->source, worker->ctx->limits.max_input_buffer);
-    error = watch(worker, &worker->in, child->to, 0, on_input, error);
-    error = watch(worker, &worker->out, child->from, SB_READ, on_output, error);
-    error = watch(worker, &worker->err, child->err, SB_READ, on_stderr, error);
-    error = watch(worker, &worker->verdict, child->verdict, SB_READ, on_verdict, error);
-    error = watch(worker, &worker->process, child->pid > 0 ? sb_reap_open(child->pid) : -1, SB_READ, on_process, error);
-    if (error == 0) return 0;
-    close_io(worker, &worker->in);
-    close_io(worker, &worker->out);
-    close_io(worker, &worker->err);
-    close_io(worker, &worker->verdict);
-    close_io(worker, &worker->process);
-    return error;
+    sb_peer_init(&worker->ctx->router, &worker->peer, true);
+    enter(worker, EV_SPAWNED);
 }
 
 /* Sets the timer of a process: the ladder's next rung, or earlier, where its end has to be looked for. */
@@ -138,29 +153,31 @@ static void arm(sb_worker *worker)
     }
 }
 
+static void close_child(const sb_child *child)
+{
+    int fds[] = {child->to, child->from, child->err, child->verdict};
+    for (size_t i = 0; i < SB_COUNT(fds); i++) {
+        if (fds[i] >= 0) close(fds[i]);
+    }
+    kill(child->pid, SIGKILL);
+    sb_reap(child->pid);
+}
+
 int sb_worker_start(sb_worker *worker)
 {
     sb_child child;
     int error = sb_launch(worker->ctx, worker->config, &child);
-    worker->exec_error = error;
     worker->exec_step = "execute";
-    if (error != 0) return error;
-    error = watch_all(worker, &child);
-    if (error != 0) {
-        kill(-child.pid, SIGKILL);
-        kill(child.pid, SIGKILL);
-        sb_reap(child.pid);
-        worker->exec_error = error;
-        return error;
+    if (error == 0) {
+        error = watch_all(worker, &child);
+        if (error != 0) close_child(&child);
     }
+    worker->exec_error = error;
+    if (error != 0) return error;
     sb_timer_cancel(&worker->ctx->loop.timers, &worker->timer);
     worker->pid = child.pid;
-    worker->generation++;
-    sb_diag_mark(&worker->diag);
-    worker->ladder = SB_LADDER_NONE;
-    worker->started_at = sb_clock_now(&worker->ctx->loop.clock);
-    sb_peer_init(&worker->ctx->router, &worker->peer, true);
-    enter(worker, EV_SPAWNED);
+    watch_process(worker);
+    prepare(worker, &child);
     arm(worker);
     return 0;
 }
@@ -168,16 +185,12 @@ int sb_worker_start(sb_worker *worker)
 int sb_worker_embed(sb_worker *worker, int fd_to, int fd_from)
 {
     sb_child child = {0, fd_to, fd_from, -1, -1};
-    int error;
+    int error = watch_all(worker, &child);
+    if (error != 0) return error;
     fcntl(fd_to, F_SETFL, fcntl(fd_to, F_GETFL) | O_NONBLOCK);
     fcntl(fd_from, F_SETFL, fcntl(fd_from, F_GETFL) | O_NONBLOCK);
-    error = watch_all(worker, &child);
-    if (error != 0) return error;
     worker->embedded = true;
-    worker->generation++;
-    worker->started_at = sb_clock_now(&worker->ctx->loop.clock);
-    sb_peer_init(&worker->ctx->router, &worker->peer, true);
-    enter(worker, EV_SPAWNED);
+    prepare(worker, &child);
     enter(worker, EV_EXECUTED);
     worker->ctx->hooks.worker_started(worker->ctx, worker);
     return 0;

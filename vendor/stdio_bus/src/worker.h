@@ -78,7 +78,7 @@ int sb_worker_start(sb_worker *worker);
 /* Waits until the start has been decided, at most `timeout_ms`. Returns 0, or the errno value of the failure. */
 int sb_worker_await(sb_worker *worker, int timeout_ms);
 
-/* Makes it an embedded worker over these descriptors. Returns 0 or an errno value. */
+/* Makes it an embedded worker over these descriptors, which stay the caller's on failure. Returns 0 or an errno value. */
 int sb_worker_embed(sb_worker *worker, int fd_to, int fd_from);
 
 /*
