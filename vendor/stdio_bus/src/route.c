@@ -170,6 +170,7 @@ static const char *no_room(const stdio_bus_t *bus, const sb_worker *worker, uint
 static void claim_session(stdio_bus_t *bus, uint32_t session, const sb_worker *worker, const sb_peer *client)
 {
     sb_session *claimed = sb_router_session_at(&bus->ctx.router, session);
+    if (claimed->owner == client->key) return;
     if (sb_router_linked_client(&bus->ctx.router, claimed->owner, &worker->peer) == NULL) claimed->owner = client->key;
 }
 

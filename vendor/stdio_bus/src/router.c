@@ -207,15 +207,20 @@ static sb_span wire_of(const sb_request *request, char scratch[SB_WIRE_MAX])
     return wire;
 }
 
-uint32_t sb_router_answered(const sb_router *router, const sb_peer *holder, sb_span wire)
+static uint32_t find_wire(const sb_router *router, const sb_peer *holder, sb_span wire, uint32_t hash)
 {
-    uint32_t hash = wire_hash(router, holder, wire), at = hash, entry;
+    uint32_t at = hash, entry;
     while ((entry = sb_index_next(&router->by_wire, hash, &at)) != SB_NONE) {
         const sb_request *request = sb_router_request(router, entry);
         char scratch[SB_WIRE_MAX];
         if (request->holder == holder && sb_span_eq(wire_of(request, scratch), wire)) return entry;
     }
     return SB_NONE;
+}
+
+uint32_t sb_router_answered(const sb_router *router, const sb_peer *holder, sb_span wire)
+{
+    return find_wire(router, holder, wire, wire_hash(router, holder, wire));
 }
 
 uint32_t sb_router_asked(const sb_router *router, const sb_peer *asker, sb_span id)
@@ -319,7 +324,7 @@ sb_span sb_router_ask(sb_router *router, uint32_t link_entry, sb_direction direc
     sb_peer *asker = direction == SB_UP ? link->worker : link->client;
     sb_span token = {NULL, 0};
     sb_request *request;
-    uint32_t entry;
+    uint32_t entry, hash = wire_hash(router, holder, id);
     if (!sb_index_reserve(&router->by_wire) || !sb_index_reserve(&router->by_origin)) return token;
     entry = sb_slab_take(&router->requests);
     if (entry == SB_NONE) return token;
@@ -335,17 +340,18 @@ sb_span sb_router_ask(sb_router *router, uint32_t link_entry, sb_direction direc
     request->holder = holder;
     request->link = link_entry;
     request->issued = 0;
-    if (issue || !sb_id_is_stable(id) || sb_router_answered(router, holder, id) != SB_NONE) {
+    if (issue || !sb_id_is_stable(id) || find_wire(router, holder, id, hash) != SB_NONE) {
         /* Numbers that a client has chosen may be among those the counter reaches. */
         do {
             request->issued = ++holder->issued;
             token = wire_of(request, wire);
-        } while (sb_router_answered(router, holder, token) != SB_NONE);
+            hash = wire_hash(router, holder, token);
+        } while (find_wire(router, holder, token, hash) != SB_NONE);
         sb_index_insert(&router->by_origin, origin_hash(router, asker, id), entry);
     } else {
         token = sb_text_span(&request->id);
     }
-    sb_index_insert(&router->by_wire, wire_hash(router, holder, token), entry);
+    sb_index_insert(&router->by_wire, hash, entry);
     session_attach(router, session, entry);
     attach(router, entry, link_entry, direction);
     if (out != NULL) *out = entry;
