@@ -77,7 +77,11 @@ async fn ask(stream: impl AsyncRead + AsyncWrite + Unpin, from: &str) -> Result<
 fn worker() -> Result<()> {
     let mut out = io::stdout().lock();
     for line in io::stdin().lock().lines() {
-        let request: Value = serde_json::from_str(&line?)?;
+        // The bus checks how a message is built, not every value deep inside it:
+        // a line that is no JSON after all must not end the worker.
+        let Ok(request) = serde_json::from_str::<Value>(&line?) else {
+            continue;
+        };
         if let Some(id) = request.get("id") {
             let answer = json!({"jsonrpc": "2.0", "id": id, "result": request["params"]});
             writeln!(out, "{answer}")?;

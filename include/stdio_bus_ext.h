@@ -277,7 +277,7 @@ typedef struct stdio_bus_worker_info {
     uint32_t pending; /* requests it has not answered */
     uint32_t reserved;
     uint64_t uptime_ms;
-    const char *pool; /* valid until destroy */
+    const char *pool; /* valid until the next step or reload */
 } stdio_bus_worker_info_t;
 
 /* Number of worker slots, running or not; their ids are 0 .. count-1. */
@@ -303,7 +303,7 @@ typedef struct stdio_bus_pool_info {
     uint64_t outbox_bytes; /* queued for their workers' stdin */
     uint64_t requests;     /* given to their workers since create */
     uint64_t restarts;
-    const char *id; /* valid until destroy */
+    const char *id; /* valid until the next step or reload */
 } stdio_bus_pool_info_t;
 
 /* Number of pools; their numbers are 0 .. count-1. */

@@ -6,10 +6,11 @@ use std::fs;
 use std::io::Write;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Program, TempDir, alone, assert_gone, program, signal, zoo_config};
+use common::{BOUND, Program, TempDir, alone, assert_gone, program, signal, zoo_config};
 use serde_json::json;
 
 fn run(args: &[&str]) -> Output {
@@ -365,6 +366,12 @@ fn a_second_signal_ends_it_at_once() {
             std::thread::sleep(Duration::from_millis(50));
             signal(bus.pid(), "TERM");
             bus.wait_for_log("draining");
+            // One of the same kind at once is an echo, as `timeout` makes them.
+            signal(bus.pid(), "TERM");
+            client.send(r#"{"id":2,"method":"echo"}"#);
+            assert_eq!(client.receive_json()["error"]["code"], -32013);
+            // What counts here is the time between the two.
+            std::thread::sleep(Duration::from_millis(150));
             let start = Instant::now();
             signal(bus.pid(), name);
             assert_eq!(bus.wait().code(), Some(code), "{:#?}", bus.log());
@@ -426,5 +433,60 @@ fn an_inherited_descriptor_does_not_reach_the_workers() {
             text(&output.stdout),
             "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":3}\n"
         );
+    });
+}
+
+#[test]
+fn a_stderr_that_nobody_reads_stops_neither_the_bus_nor_a_signal() {
+    alone(|| {
+        let dir = TempDir::new();
+        let (config, socket) = (dir.path("config.json"), dir.path("bus.sock"));
+        fs::write(&config, zoo_config(1, &["echo"])).expect("written");
+        let mut bus = Command::new(program())
+            .args(["--log-level", "debug", "--config"])
+            .arg(&config)
+            .arg("--unix")
+            .arg(&socket)
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("started");
+        // Two lines each: more than a pipe and the queue before it hold.
+        for _ in 0..3000 {
+            let start = Instant::now();
+            while UnixStream::connect(&socket).is_err() {
+                assert!(start.elapsed() < BOUND, "nobody accepts");
+            }
+        }
+        signal(bus.id(), "TERM");
+        let start = Instant::now();
+        let status = loop {
+            if let Some(status) = bus.try_wait().expect("a child") {
+                break status;
+            }
+            assert!(start.elapsed() < BOUND, "SIGTERM has no effect");
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        assert_eq!(status.code(), Some(0));
+    });
+}
+
+#[test]
+fn an_output_that_can_not_be_written_is_a_failure() {
+    alone(|| {
+        let dir = TempDir::new();
+        let config = dir.path("config.json");
+        fs::write(&config, zoo_config(1, &["echo"])).expect("written");
+        let mut bus = Command::new(program())
+            .arg("--config")
+            .arg(&config)
+            .stdin(Stdio::piped())
+            .stdout(fs::File::create("/dev/full").expect("there"))
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("started");
+        let mut stdin = bus.stdin.take().expect("piped");
+        writeln!(stdin, r#"{{"id":1,"method":"echo"}}"#).expect("written");
+        assert_eq!(bus.wait().expect("ended").code(), Some(1));
     });
 }

@@ -8,8 +8,14 @@ stdout. Whatever it wants to say to people goes to stderr.
 import json
 import sys
 
-for line in sys.stdin:
-    request = json.loads(line)
+for line in sys.stdin.buffer:
+    try:
+        request = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        # The bus checks how a message is built, not every value deep inside it.
+        # A worker that dies of one bad line fails everybody it serves.
+        print(f"not JSON: {error}", file=sys.stderr)
+        continue
     if "id" not in request or "method" not in request:
         continue  # a notification, or an answer: nothing to reply to
     answer = {"jsonrpc": "2.0", "id": request["id"], "result": request.get("params")}

@@ -136,6 +136,15 @@ pub fn assert_gone(pids: &[u32], bound: Duration) {
     });
 }
 
+/// The memory that a process occupies, in bytes.
+#[track_caller]
+pub fn resident(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    let number = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
+    number.expect("a number of KiB") * 1024
+}
+
 struct Stat {
     name: String,
     state: char,

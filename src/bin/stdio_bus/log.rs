@@ -1,49 +1,120 @@
 //! Lines on stderr: `[YYYY-MM-DDTHH:MM:SS] [LEVEL] message`, in UTC.
+//!
+//! A thread of its own writes them, so that a stderr that nobody reads stops
+//! neither the bus nor a signal; lines beyond the queue are counted instead.
 
 use std::fmt;
 use std::io::Write;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use stdiobus::LogLevel;
 
-/// Writes lines at or above its level.
-#[derive(Debug, Clone, Copy)]
+/// Lines that may wait for a slow stderr.
+const QUEUE: usize = 1024;
+
+/// How long the end of the program waits for what is queued.
+const FLUSH: Duration = Duration::from_secs(1);
+
+/// Queues lines at or above its level.
+#[derive(Debug, Clone)]
 pub(crate) struct Log {
     pub(crate) level: LogLevel,
+    lines: SyncSender<Item>,
+    dropped: Arc<AtomicU64>,
+}
+
+enum Item {
+    Line(String),
+    /// Everything before it has been written once this is dropped.
+    Flush(SyncSender<()>),
 }
 
 impl Log {
-    pub(crate) fn info(self, message: impl fmt::Display) {
+    pub(crate) fn new(level: LogLevel) -> Self {
+        let (lines, queue) = sync_channel(QUEUE);
+        let dropped = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&dropped);
+        // Without the thread the queue has no end to read from, and lines are
+        // dropped: no reason not to run.
+        let _ = thread::Builder::new()
+            .name("log".into())
+            .spawn(move || write_lines(&queue, &counter));
+        Self {
+            level,
+            lines,
+            dropped,
+        }
+    }
+
+    pub(crate) fn info(&self, message: impl fmt::Display) {
         self.line(LogLevel::Info, message);
     }
 
-    pub(crate) fn warn(self, message: impl fmt::Display) {
+    pub(crate) fn warn(&self, message: impl fmt::Display) {
         self.line(LogLevel::Warn, message);
     }
 
-    pub(crate) fn error(self, message: impl fmt::Display) {
+    pub(crate) fn error(&self, message: impl fmt::Display) {
         self.line(LogLevel::Error, message);
     }
 
-    pub(crate) fn line(self, level: LogLevel, message: impl fmt::Display) {
+    pub(crate) fn line(&self, level: LogLevel, message: impl fmt::Display) {
         if level < self.level {
             return;
         }
-        let name = match level {
-            LogLevel::Debug => "DEBUG",
-            LogLevel::Info => "INFO",
-            LogLevel::Warn => "WARN",
-            _ => "ERROR",
-        };
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_secs();
-        // One write, so that lines of several threads don't mix. With stderr
-        // gone there is nobody to tell.
-        let line = format!("[{}] [{name}] {message}\n", Timestamp(now));
-        let _ = std::io::stderr().write_all(line.as_bytes());
+        let line = format_line(level, message);
+        if self.lines.try_send(Item::Line(line)).is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
     }
+
+    /// Waits until what is queued has been written, for a bounded time.
+    pub(crate) fn flush(&self) {
+        let (done, written) = sync_channel(0);
+        if self.lines.try_send(Item::Flush(done)).is_ok() {
+            // Nothing is ever sent: the other end is dropped.
+            let _: Result<(), RecvTimeoutError> = written.recv_timeout(FLUSH);
+        }
+    }
+}
+
+fn write_lines(queue: &Receiver<Item>, dropped: &AtomicU64) {
+    // With stderr gone there is nobody to tell.
+    for item in queue {
+        match item {
+            Item::Line(line) => {
+                let _ = std::io::stderr().write_all(line.as_bytes());
+            }
+            Item::Flush(done) => drop(done),
+        }
+        let lost = dropped.swap(0, Ordering::Relaxed);
+        if lost > 0 {
+            let line = format_line(
+                LogLevel::Warn,
+                format_args!("{lost} log lines were dropped: stderr was not read"),
+            );
+            let _ = std::io::stderr().write_all(line.as_bytes());
+        }
+    }
+}
+
+/// One line is one write, so that lines of several writers don't mix.
+fn format_line(level: LogLevel, message: impl fmt::Display) -> String {
+    let name = match level {
+        LogLevel::Debug => "DEBUG",
+        LogLevel::Info => "INFO",
+        LogLevel::Warn => "WARN",
+        _ => "ERROR",
+    };
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs();
+    format!("[{}] [{name}] {message}\n", Timestamp(now))
 }
 
 /// Seconds since 1970, shown as date and time in UTC.

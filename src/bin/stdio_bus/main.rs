@@ -34,20 +34,20 @@ fn main() -> ExitCode {
             };
         }
     };
-    let log = Log {
-        level: args.log_level(),
-    };
-    match run(&args, log) {
+    let log = Log::new(args.log_level());
+    let code = match run(&args, &log) {
         Ok(code) => ExitCode::from(code),
         Err(message) => {
             log.error(message);
             ExitCode::FAILURE
         }
-    }
+    };
+    log.flush();
+    code
 }
 
 /// Runs to the end. The error is what to tell the user.
-fn run(args: &Args, log: Log) -> Result<u8, String> {
+fn run(args: &Args, log: &Log) -> Result<u8, String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -55,7 +55,10 @@ fn run(args: &Args, log: Log) -> Result<u8, String> {
     runtime.block_on(serve(args, log))
 }
 
-async fn serve(args: &Args, log: Log) -> Result<u8, String> {
+async fn serve(args: &Args, log: &Log) -> Result<u8, String> {
+    if args.stdio() && matches!(args.config_fd, Some(0 | 1)) {
+        return Err("--config-fd 0 and 1 are what --stdio serves a client on".into());
+    }
     // Before anything is started, so that no signal finds us unprepared.
     let mut signals = Signals::new().map_err(|e| format!("no signals: {e}"))?;
     let bus = build(args, log)?;
@@ -76,19 +79,26 @@ async fn serve(args: &Args, log: Log) -> Result<u8, String> {
     };
     log.info("stdio Bus kernel ready, entering main loop");
 
-    match wait(&mut signals, client, &mut stopped).await {
-        End::Signal(signal) => log.info(format_args!("{signal}, draining")),
-        End::ClientDone => log.info("end of input, draining"),
+    let first = match wait(&mut signals, client, &mut stopped).await {
+        End::Signal(signal) => {
+            log.info(format_args!("{signal}, draining"));
+            Some(signal)
+        }
+        End::ClientDone => {
+            log.info("end of input, draining");
+            None
+        }
         End::ClientLost(reason) => {
             log.warn(format_args!("stdin or stdout is gone ({reason}), stopping"));
             stop_now(&bus).await;
-            return Ok(0);
+            // Whoever closed stdout has had enough; a write that failed is a failure.
+            return Ok(u8::from(reason == "error"));
         }
         End::BusStopped => return Err("the bus has stopped by itself".into()),
-    }
+    };
     let code = tokio::select! {
         _ = bus.drain(None) => 0,
-        signal = signals.next() => {
+        signal = signals.next_after(first) => {
             log.warn(format_args!("{signal} again, stopping at once"));
             stop_now(&bus).await;
             signal.exit_code()
@@ -98,9 +108,10 @@ async fn serve(args: &Args, log: Log) -> Result<u8, String> {
     Ok(code)
 }
 
-fn build(args: &Args, log: Log) -> Result<StdioBus, String> {
+fn build(args: &Args, log: &Log) -> Result<StdioBus, String> {
+    let lines = log.clone();
     let mut builder = stdiobus::program::daemon(StdioBus::builder())
-        .on_log(move |level, line| log.line(level, line))
+        .on_log(move |level, line| lines.line(level, line))
         .log_level(log.level);
     builder = match (&args.config, args.config_fd) {
         (Some(path), _) => builder.config_path(path),

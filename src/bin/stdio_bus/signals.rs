@@ -2,8 +2,12 @@
 
 use std::fmt;
 use std::io;
+use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{self, SignalKind};
+
+/// How soon after another of its kind a signal is taken for the same one.
+const ECHO: Duration = Duration::from_millis(100);
 
 /// Both signals, as one source.
 #[derive(Debug)]
@@ -13,7 +17,7 @@ pub(crate) struct Signals {
 }
 
 /// One that came.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Signal {
     Terminate,
     Interrupt,
@@ -25,6 +29,19 @@ impl Signals {
             terminate: unix::signal(SignalKind::terminate())?,
             interrupt: unix::signal(SignalKind::interrupt())?,
         })
+    }
+
+    /// The next one that isn't an echo of `first`: `timeout` and terminals
+    /// signal the process and then its group, which brings two of a kind for
+    /// one intention.
+    pub(crate) async fn next_after(&mut self, first: Option<Signal>) -> Signal {
+        let came = Instant::now();
+        loop {
+            let signal = self.next().await;
+            if Some(signal) != first || came.elapsed() > ECHO {
+                return signal;
+            }
+        }
     }
 
     pub(crate) async fn next(&mut self) -> Signal {

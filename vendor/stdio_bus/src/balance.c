@@ -74,8 +74,8 @@ void sb_balance_update(sb_balance_node *node, uint32_t load)
 {
     sb_balance *balance = node->balance;
     uint32_t level;
-    /* A pool of one worker has nothing to choose. */
-    if (balance == NULL || balance->count == 1) return;
+    /* Even of one alone: where it stands counts as soon as there is another. */
+    if (balance == NULL) return;
     level = level_of(balance, load);
     if (level == node->level) return;
     unlink_node(balance, node);

@@ -1,6 +1,7 @@
 #include "bus.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <unistd.h>
 #ifdef __APPLE__
 #include <sys/random.h>
@@ -46,6 +47,16 @@ static void copy_options(stdio_bus_t *bus, const stdio_bus_options_t *options, c
     bus->no_host = bus->ext.flags & STDIO_BUS_CREATE_NO_HOST;
 }
 
+int sb_config_supported(const sb_config *config, char error[SB_CONFIG_ERROR_MAX])
+{
+    for (size_t i = 0; i < config->pool_count; i++) {
+        if (!config->pools[i].exclusive) continue;
+        snprintf(error, SB_CONFIG_ERROR_MAX, "config: pools[%zu].clients: \"exclusive\" is not supported yet", i);
+        return STDIO_BUS_ERR_CONFIG;
+    }
+    return STDIO_BUS_OK;
+}
+
 static int read_config(stdio_bus_t *bus, const stdio_bus_options_t *options)
 {
     char error[SB_CONFIG_ERROR_MAX] = "config: neither config_path nor config_json is set";
@@ -55,6 +66,7 @@ static int read_config(stdio_bus_t *bus, const stdio_bus_options_t *options)
     } else if (options->config_json != NULL) {
         status = sb_config_parse(&bus->config, sb_span_of(options->config_json), error);
     }
+    if (status == STDIO_BUS_OK) status = sb_config_supported(&bus->config, error);
     if (status != STDIO_BUS_OK) sb_report_error(bus, status, "%s", error);
     for (size_t i = 0; i < bus->config.warning_count; i++) {
         sb_log(&bus->ctx, SB_LOG_WARN, "%s", bus->config.warnings[i]);
@@ -222,11 +234,19 @@ static void on_idle_timer(sb_timer *timer)
 {
     stdio_bus_t *bus = SB_CONTAINER(timer, stdio_bus_t, idle_timer);
     sb_router *router = &bus->ctx.router;
-    uint32_t idle = bus->ctx.limits.session_idle_sec;
+    uint32_t idle = bus->ctx.limits.session_idle_sec, now = (uint32_t)(bus->ctx.loop.now / 1000u);
     if (idle == 0) return;
-    router->now = (uint32_t)(bus->ctx.loop.now / 1000u);
-    if (router->now >= idle) sb_router_end_idle(router, router->now - idle + 1);
+    sb_bus_tell_time(bus);
+    if (now >= idle) sb_router_end_idle(router, now - idle + 1);
     sb_bus_watch_idle(bus);
+}
+
+void sb_bus_tell_time(stdio_bus_t *bus)
+{
+    /* The host may have been away since the last turn; only where sessions end does that matter. */
+    uint64_t now = bus->ctx.limits.session_idle_sec > 0 ? sb_clock_now(&bus->ctx.loop.clock) : bus->ctx.loop.now;
+    /* Up to the next second, so that none ends too early. */
+    bus->ctx.router.now = (uint32_t)((now + 999u) / 1000u);
 }
 
 void sb_bus_watch_idle(stdio_bus_t *bus)

@@ -69,6 +69,7 @@ struct stdio_bus {
     uint32_t last_pool_key;
     sb_worker **workers; /* by id */
     size_t worker_count;
+    size_t free_slots; /* workers that no pool has */
     sb_listener **listeners;
     size_t listener_count;
     stdio_bus_listen_options_t first_listener; /* from the v2 options, opened by start */
@@ -107,6 +108,9 @@ static inline stdio_bus_t *sb_bus_of(sb_ctx *ctx)
 
 /* Where a function of the API ends: makes the poll fd agree with what is to be done. */
 void sb_bus_settle(stdio_bus_t *bus);
+
+/* A session is used: the router has to know when, where idle ones are to be ended. */
+void sb_bus_tell_time(stdio_bus_t *bus);
 
 /* A session was used: makes sure that idle ones are looked for, where they are to be ended. */
 void sb_bus_watch_idle(stdio_bus_t *bus);
@@ -174,6 +178,9 @@ bool sb_deliver(stdio_bus_t *bus, sb_peer *client, const sb_delivery *delivery);
 void sb_deliver_error(stdio_bus_t *bus, sb_peer *client, sb_span id, const sb_error *error, int worker,
                       uint32_t generation);
 
+/* Answers with a result made by the bus, which is JSON text. */
+void sb_deliver_result(stdio_bus_t *bus, sb_peer *client, sb_span id, const char *result);
+
 /* Hands out the letters that are there now. Returns how many. */
 int sb_deliver_letters(stdio_bus_t *bus);
 
@@ -210,6 +217,9 @@ void sb_pools_free(stdio_bus_t *bus);
 
 /* The pool with this id, or NULL. */
 sb_pool *sb_pool_named(stdio_bus_t *bus, sb_span id);
+
+/* The worker, which doesn't run, no longer belongs to its pool. */
+void sb_pool_release(stdio_bus_t *bus, sb_worker *worker);
 
 /* A new worker slot in a pool; NULL without memory. */
 sb_worker *sb_pool_add_worker(stdio_bus_t *bus, sb_pool *pool);

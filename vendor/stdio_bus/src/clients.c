@@ -55,7 +55,7 @@ static int open_client(stdio_bus_t *bus, const sb_conn_plan *plan, const char *p
     bus->client_count++;
     if (conn->listener != NULL) bus->strangers++;
     bus->stats.client_connects++;
-    sb_log(&bus->ctx, SB_LOG_INFO, "client %d connected: %s", conn->id, peer);
+    sb_log(&bus->ctx, SB_LOG_DEBUG, "client %d connected: %s", conn->id, peer);
     sb_report_client(bus, STDIO_BUS_EVENT_CLIENT_CONNECTED, conn, peer);
     return conn->id;
 }
@@ -89,6 +89,7 @@ void sb_clients_admit(stdio_bus_t *bus, sb_conn *conn)
 
 void sb_clients_closed(sb_ctx *ctx, sb_conn *conn, const char *reason)
 {
+    bool usual = strcmp(reason, "closed") == 0 || strcmp(reason, "shutdown") == 0;
     stdio_bus_t *bus = sb_bus_of(ctx);
     sb_dispatch_give_up_asked(bus, &conn->peer);
     sb_dispatch_decline_held(bus, &conn->peer);
@@ -104,7 +105,7 @@ void sb_clients_closed(sb_ctx *ctx, sb_conn *conn, const char *reason)
     bus->client_count--;
     if (conn->listener != NULL) bus->strangers--;
     bus->stats.client_disconnects++;
-    sb_log(ctx, SB_LOG_INFO, "client %d disconnected: %s", conn->id, reason);
+    sb_log(ctx, usual ? SB_LOG_DEBUG : SB_LOG_WARN, "client %d disconnected: %s", conn->id, reason);
     sb_report_client(bus, STDIO_BUS_EVENT_CLIENT_DISCONNECTED, conn, reason);
 }
 

@@ -139,22 +139,39 @@ static void post_letter(stdio_bus_t *bus, sb_span frame, sb_span id, int worker,
     bus->last_letter = letter;
 }
 
-void sb_deliver_error(stdio_bus_t *bus, sb_peer *client, sb_span id, const sb_error *error, int worker,
-                      uint32_t generation)
+static void deliver_answer(stdio_bus_t *bus, sb_peer *client, const sb_buf *text, sb_span id, int worker,
+                           uint32_t generation)
 {
     sb_conn *conn = sb_conn_of(bus, client);
     sb_delivery delivery = {0};
-    sb_buf text = {0};
-    if (!sb_answer_error(&text, id, error)) {
-        drop(bus, "out of memory");
+    delivery.frame.ptr = text->data;
+    delivery.frame.len = text->len;
+    if (conn != NULL) {
+        deliver_to_conn(bus, conn, &delivery);
     } else {
-        delivery.frame.ptr = text.data;
-        delivery.frame.len = text.len;
-        if (conn != NULL) {
-            deliver_to_conn(bus, conn, &delivery);
-        } else {
-            post_letter(bus, delivery.frame, id, worker, generation);
-        }
+        post_letter(bus, delivery.frame, id, worker, generation);
+    }
+}
+
+void sb_deliver_error(stdio_bus_t *bus, sb_peer *client, sb_span id, const sb_error *error, int worker,
+                      uint32_t generation)
+{
+    sb_buf text = {0};
+    if (sb_answer_error(&text, id, error)) {
+        deliver_answer(bus, client, &text, id, worker, generation);
+    } else {
+        drop(bus, "out of memory");
+    }
+    sb_buf_free(&text);
+}
+
+void sb_deliver_result(stdio_bus_t *bus, sb_peer *client, sb_span id, const char *result)
+{
+    sb_buf text = {0};
+    if (sb_answer_result(&text, id, result)) {
+        deliver_answer(bus, client, &text, id, -1, 0);
+    } else {
+        drop(bus, "out of memory");
     }
     sb_buf_free(&text);
 }

@@ -115,18 +115,39 @@ sb_envelope_result sb_envelope_scan(sb_span frame, sb_envelope *envelope)
     return *value.ptr == '[' ? SB_ENVELOPE_ARRAY : SB_ENVELOPE_SCALAR;
 }
 
+static void walk_beginning(sb_json_walk *walk, sb_span beginning)
+{
+    const char *end = beginning.ptr + beginning.len;
+    sb_span object = {sb_json_space(beginning.ptr, end), 0};
+    object.len = (size_t)(end - object.ptr);
+    sb_json_walk_init(walk, object);
+}
+
+bool sb_envelope_partial_asks(sb_span beginning)
+{
+    sb_json_walk walk;
+    sb_span key, value;
+    sb_walk_result result;
+    bool asks = false;
+    if (beginning.len == 0) return false;
+    walk_beginning(&walk, beginning);
+    do {
+        result = sb_json_walk_next(&walk, &key, &value);
+        asks = asks || sb_json_string_is(key, "method");
+    } while (result == SB_WALK_MEMBER);
+    return asks;
+}
+
 sb_span sb_envelope_partial_id(sb_span beginning)
 {
     const sb_span absent = {NULL, 0};
     if (beginning.len == 0) return absent;
     const char *end = beginning.ptr + beginning.len;
-    sb_span object = {sb_json_space(beginning.ptr, end), 0};
-    object.len = (size_t)(end - object.ptr);
 
     sb_json_walk walk;
     sb_span id = absent, key, value;
     sb_walk_result result;
-    sb_json_walk_init(&walk, object);
+    walk_beginning(&walk, beginning);
     do {
         result = sb_json_walk_next(&walk, &key, &value);
         if (!sb_json_string_is(key, "id")) continue;

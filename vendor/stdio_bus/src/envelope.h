@@ -54,6 +54,9 @@ sb_envelope_result sb_envelope_scan(sb_span frame, sb_envelope *envelope);
  */
 sb_span sb_envelope_partial_id(sb_span beginning);
 
+/* Whether such a beginning has a method: then its id is not that of something it answers. */
+bool sb_envelope_partial_asks(sb_span beginning);
+
 /* The token of a member in its frame; absent if the member is. */
 static inline sb_span sb_member_value(sb_span frame, sb_member member)
 {

@@ -44,8 +44,10 @@ int stdio_bus_reload(stdio_bus_t *bus, const char *config_path, const char *conf
     if (bus->in_step || bus->state != STDIO_BUS_STATE_RUNNING || bus->draining) return STDIO_BUS_ERR_STATE;
     status = config_path != NULL ? sb_config_load(&config, config_path, error)
                                  : sb_config_parse(&config, sb_span_of(config_json), error);
+    if (status == STDIO_BUS_OK) status = sb_config_supported(&config, error);
     if (status != STDIO_BUS_OK) {
         sb_report_error(bus, status, "reload: %s", error);
+        sb_config_free(&config);
         return status;
     }
     bus->in_step = true;

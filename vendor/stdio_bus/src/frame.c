@@ -95,10 +95,11 @@ static sb_frame_result next_by_length(const sb_framer *framer, const char *data,
             return SB_FRAME_OVERSIZE;
         }
         if (len - *pos - LENGTH_SIZE < size) return SB_FRAME_NONE;
-        frame->ptr = data + *pos + LENGTH_SIZE;
-        frame->len = size;
         *pos += LENGTH_SIZE + size;
-        if (size > 0) return SB_FRAME_READY;
+        if (size == 0) continue;
+        frame->ptr = data + *pos - size;
+        frame->len = size;
+        return SB_FRAME_READY;
     }
     return SB_FRAME_NONE;
 }

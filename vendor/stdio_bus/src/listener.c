@@ -165,11 +165,8 @@ static int bind_unix(const struct sockaddr_un *name, sb_unix_access access, char
                  ? 0
                  : errno;
     if (failed == 0 && access.set_group && lchown(name->sun_path, (uid_t)-1, access.group) != 0) failed = errno;
-#ifdef __linux__
-    if (failed == 0 && access.set_group && chmod(name->sun_path, access.mode) != 0) failed = errno;
-#else
+    /* The umask has taken away from what fchmod gave, where the socket's own mode counts at all. */
     if (failed == 0 && chmod(name->sun_path, access.mode) != 0) failed = errno;
-#endif
     if (failed == 0) return fd;
     close(fd);
     return fail_unix(error, name->sun_path, strerror(failed));

@@ -53,10 +53,18 @@ static void free_queue(sb_pool *pool)
     pool->queued_bytes = 0;
 }
 
+void sb_pool_release(stdio_bus_t *bus, sb_worker *worker)
+{
+    worker->retiring = false;
+    worker->pool->worker_count--;
+    worker->pool = NULL;
+    bus->free_slots++;
+}
+
 void sb_pool_free(stdio_bus_t *bus, sb_pool *pool)
 {
     for (size_t i = 0; i < bus->worker_count; i++) {
-        if (bus->workers[i]->pool == pool) bus->workers[i]->pool = NULL;
+        if (bus->workers[i]->pool == pool) sb_pool_release(bus, bus->workers[i]);
     }
     sb_router_remove(&bus->ctx.router, &pool->waiting);
     free_queue(pool);
@@ -77,8 +85,10 @@ sb_pool *sb_pool_named(stdio_bus_t *bus, sb_span id)
 static sb_worker *worker_slot(stdio_bus_t *bus)
 {
     sb_worker *worker, **workers = bus->workers;
-    for (size_t i = 0; i < bus->worker_count; i++) {
-        if (workers[i]->pool == NULL) return workers[i];
+    for (size_t i = 0; bus->free_slots > 0 && i < bus->worker_count; i++) {
+        if (workers[i]->pool != NULL) continue;
+        bus->free_slots--;
+        return workers[i];
     }
     /* The list has room for the next power of two. */
     if ((bus->worker_count & (bus->worker_count - 1)) == 0) {
@@ -205,6 +215,13 @@ int sb_pool_queue(stdio_bus_t *bus, sb_pool *pool, const sb_sender *sender, sb_s
     return STDIO_BUS_OK;
 }
 
+/* A notification that is not delivered: nobody waits for it, so it is counted. */
+static void drop_queued(stdio_bus_t *bus, const char *why)
+{
+    bus->more.dropped_frames++;
+    sb_report_lost(bus, STDIO_BUS_EVENT_DROPPED, NULL, why);
+}
+
 /* Sends one queued message on its way, unless it was given up meanwhile. */
 static void send_queued(stdio_bus_t *bus, sb_pool *pool, sb_pool *to, const sb_queued *item)
 {
@@ -219,7 +236,10 @@ static void send_queued(stdio_bus_t *bus, sb_pool *pool, sb_pool *to, const sb_q
         if (request->serial != item->serial) return;
         sb_router_end(router, item->request);
     }
-    if (sender.peer == NULL) return;
+    if (sender.peer == NULL) {
+        drop_queued(bus, "its client is gone");
+        return;
+    }
     sender.conn = sb_conn_of(bus, sender.peer);
     /* It was accepted, so from now on a refusal is an answer. */
     sender.answer_errors = true;
@@ -248,6 +268,9 @@ void sb_pool_fail_queue(stdio_bus_t *bus, sb_pool *pool)
     error.pool = pool->config.id;
     error.sent = 0;
     sb_dispatch_fail_queued(bus, pool, &error);
+    for (const sb_queued *item = pool->head; item != NULL; item = item->next) {
+        if (item->request == SB_NONE) drop_queued(bus, error.reason);
+    }
     free_queue(pool);
 }
 
@@ -403,9 +426,7 @@ void sb_pool_worker_stopped(sb_ctx *ctx, sb_worker *worker)
     sb_router_remove(&ctx->router, &worker->peer);
     sb_report_worker(bus, STDIO_BUS_EVENT_WORKER_STOPPED, worker, no_text, 0);
     if (worker->retiring) {
-        worker->retiring = false;
-        worker->pool->worker_count--;
-        worker->pool = NULL;
+        sb_pool_release(bus, worker);
     } else if (bus->state == STDIO_BUS_STATE_RUNNING) {
         plan_restart(bus, worker);
     } else {

@@ -145,7 +145,7 @@ int sb_reload(stdio_bus_t *bus, sb_config *config)
     return STDIO_BUS_OK;
 }
 
-static void end_worker(sb_worker *worker, uint64_t timeout_ms)
+static void end_worker(stdio_bus_t *bus, sb_worker *worker, uint64_t timeout_ms)
 {
     if (sb_worker_runs(worker)) {
         if (worker->ladder == SB_LADDER_NONE) sb_worker_stop(worker, timeout_ms);
@@ -153,9 +153,7 @@ static void end_worker(sb_worker *worker, uint64_t timeout_ms)
     }
     /* It was waiting to be started again, or had failed. */
     sb_worker_stop(worker, 0);
-    worker->retiring = false;
-    worker->pool->worker_count--;
-    worker->pool = NULL;
+    sb_pool_release(bus, worker);
 }
 
 void sb_reload_progress(stdio_bus_t *bus)
@@ -165,13 +163,14 @@ void sb_reload_progress(stdio_bus_t *bus)
         sb_worker *worker = bus->workers[i];
         if (!worker->retiring) continue;
         if (worker->peer.pending == 0 || worker->pool->end_due <= now || !sb_worker_runs(worker)) {
-            end_worker(worker, RETIRE_GRACE_MS);
+            end_worker(bus, worker, RETIRE_GRACE_MS);
         }
     }
     for (sb_pool **at = &bus->retired; *at != NULL;) {
         sb_pool *pool = *at;
         if (pool->worker_count == 0) {
             *at = pool->next;
+            sb_router_end_sessions(&bus->ctx.router, pool->key);
             sb_pool_free(bus, pool);
         } else {
             at = &pool->next;

@@ -166,14 +166,6 @@ static const char *no_room(const stdio_bus_t *bus, const sb_worker *worker, uint
     return NULL;
 }
 
-/* The session belongs to whoever uses it, if the client it belonged to is gone. */
-static void claim_session(stdio_bus_t *bus, uint32_t session, const sb_worker *worker, const sb_peer *client)
-{
-    sb_session *claimed = sb_router_session_at(&bus->ctx.router, session);
-    if (claimed->owner == client->key) return;
-    if (sb_router_linked_client(&bus->ctx.router, claimed->owner, &worker->peer) == NULL) claimed->owner = client->key;
-}
-
 static int send_to_pool(stdio_bus_t *bus, const sb_sender *sender, sb_pool *pool, sb_span session_name,
                  const sb_envelope *envelope, sb_span frame)
 {
@@ -183,7 +175,7 @@ static int send_to_pool(stdio_bus_t *bus, const sb_sender *sender, sb_pool *pool
     sb_worker *worker;
     sb_error error;
     if (session_name.ptr != NULL) {
-        router->now = (uint32_t)(bus->ctx.loop.now / 1000u);
+        sb_bus_tell_time(bus);
         session = sb_router_session(router, pool->key, session_name, true);
         sb_bus_watch_idle(bus);
     }
@@ -193,7 +185,10 @@ static int send_to_pool(stdio_bus_t *bus, const sb_sender *sender, sb_pool *pool
         link = sb_router_link(router, sender->peer, &worker->peer);
         reason = link == SB_NONE ? "Out of memory" : no_room(bus, worker, link, envelope, frame.len);
         if (reason == NULL) {
-            if (session != SB_NONE) claim_session(bus, session, worker, sender->peer);
+            /* It belongs to whoever uses it first, and to the next one when that has left. */
+            if (session != SB_NONE && sb_router_session_at(router, session)->owner == NULL) {
+                sb_session_give(router, session, sender->peer);
+            }
             return to_worker(bus, sender, pool, worker, link, session, envelope, frame);
         }
         worker->refused = true;

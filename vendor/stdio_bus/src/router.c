@@ -44,7 +44,7 @@ void sb_peer_init(sb_router *router, sb_peer *peer, bool worker)
     memset(peer, 0, sizeof *peer);
     peer->key = ++router->last_key;
     peer->worker = worker;
-    peer->links = peer->last_link = peer->busy_links = peer->sessions = SB_NONE;
+    peer->links = peer->last_link = peer->busy_links = peer->sessions = peer->owned = SB_NONE;
     peer->tombs.head = peer->tombs.tail = SB_NONE;
 }
 
@@ -415,6 +415,7 @@ void sb_router_remove(sb_router *router, sb_peer *peer)
     while (peer->tombs.head != SB_NONE) sb_router_end(router, peer->tombs.head);
     while (peer->links != SB_NONE) link_drop(router, peer->links);
     while (peer->sessions != SB_NONE) sb_session_bind(router, peer->sessions, NULL);
+    while (peer->owned != SB_NONE) sb_session_give(router, peer->owned, NULL);
 }
 
 sb_peer *sb_router_linked_client(const sb_router *router, uint32_t client_key, const sb_peer *worker)
@@ -499,11 +500,34 @@ void sb_session_bind(sb_router *router, uint32_t entry, sb_peer *worker)
     worker->session_count++;
 }
 
+void sb_session_give(sb_router *router, uint32_t entry, sb_peer *owner)
+{
+    sb_session *session = sb_router_session_at(router, entry);
+    if (session->owner == owner) return;
+    if (session->owner != NULL) {
+        if (session->next_of_owner != SB_NONE) {
+            sb_router_session_at(router, session->next_of_owner)->prev_of_owner = session->prev_of_owner;
+        }
+        if (session->prev_of_owner != SB_NONE) {
+            sb_router_session_at(router, session->prev_of_owner)->next_of_owner = session->next_of_owner;
+        } else {
+            session->owner->owned = session->next_of_owner;
+        }
+    }
+    session->owner = owner;
+    if (owner == NULL) return;
+    session->prev_of_owner = SB_NONE;
+    session->next_of_owner = owner->owned;
+    if (owner->owned != SB_NONE) sb_router_session_at(router, owner->owned)->prev_of_owner = entry;
+    owner->owned = entry;
+}
+
 void sb_session_end(sb_router *router, uint32_t entry)
 {
     sb_session *session = sb_router_session_at(router, entry);
     while (session->requests != SB_NONE) session_detach(router, session->requests);
     sb_session_bind(router, entry, NULL);
+    sb_session_give(router, entry, NULL);
     age_unlink(router, entry);
     sb_index_remove(&router->by_name, name_hash(router, session->pool, sb_text_span(&session->name)), entry);
     sb_text_free(&session->name);
@@ -538,6 +562,16 @@ void sb_router_end_idle(sb_router *router, uint32_t before)
     }
 }
 
+void sb_router_end_sessions(sb_router *router, uint32_t pool)
+{
+    uint32_t entry = router->oldest;
+    while (entry != SB_NONE) {
+        uint32_t newer = sb_router_session_at(router, entry)->newer;
+        if (sb_router_session_at(router, entry)->pool == pool) sb_session_end(router, entry);
+        entry = newer;
+    }
+}
+
 uint32_t sb_router_session(sb_router *router, uint32_t pool, sb_span name, bool create)
 {
     uint32_t hash = name_hash(router, pool, name), at = hash, entry;
@@ -563,7 +597,7 @@ uint32_t sb_router_session(sb_router *router, uint32_t pool, sb_span name, bool 
         return SB_NONE;
     }
     session->pool = pool;
-    session->owner = 0;
+    session->owner = NULL;
     session->requests = SB_NONE;
     session->worker = NULL;
     age_link(router, entry);

@@ -29,6 +29,7 @@ typedef struct {
     uint32_t last_link;    /* the link used last, a short cut */
     uint32_t busy_links;   /* workers: first link with requests to answer */
     uint32_t sessions;     /* workers: first session bound here */
+    uint32_t owned;        /* clients: first session that belongs to it */
     uint32_t session_count;
     uint32_t pending;      /* requests it has to answer */
     uint32_t asked;        /* requests it waits for */
@@ -67,12 +68,13 @@ typedef struct {
 
 typedef struct {
     uint32_t next_of_worker, prev_of_worker; /* sessions bound to that worker */
+    uint32_t next_of_owner, prev_of_owner;   /* sessions that belong to that client */
     uint32_t newer, older;                   /* by last use */
     uint32_t pool;
-    uint32_t owner;    /* key of the client it belongs to; 0: the next one to use it */
     uint32_t requests; /* first request of it that waits for an answer */
     uint32_t used_at;  /* seconds */
     sb_peer *worker;   /* NULL: not bound */
+    sb_peer *owner;    /* the client it belongs to; NULL: the next one to use it */
     sb_text name;
 } sb_session;
 
@@ -159,7 +161,7 @@ uint32_t sb_router_first(const sb_router *router, const sb_peer *peer, sb_direct
 /*
  * Removes a peer. Its requests must have been ended or given up; its
  * tombstones and links go, sessions bound to it are unbound, and the sessions
- * a client owned belong to whoever uses them next (keys are never reused).
+ * it owned belong to whoever uses them next.
  */
 void sb_router_remove(sb_router *router, sb_peer *peer);
 
@@ -173,7 +175,11 @@ uint32_t sb_router_session(sb_router *router, uint32_t pool, sb_span name, bool 
 /* Ends the sessions that were last used before `before` (seconds) and wait for nothing. */
 void sb_router_end_idle(sb_router *router, uint32_t before);
 
+/* Ends every session of a pool that is no more. */
+void sb_router_end_sessions(sb_router *router, uint32_t pool);
+
 void sb_session_bind(sb_router *router, uint32_t session, sb_peer *worker);
+void sb_session_give(sb_router *router, uint32_t session, sb_peer *owner);
 void sb_session_end(sb_router *router, uint32_t session);
 
 /* The asker of the newest request pending on the session, or NULL. */

@@ -98,7 +98,7 @@ static ssize_t write_quietly(sb_ctx *ctx, const sb_sink *sink, const struct iove
         struct msghdr message;
         memset(&message, 0, sizeof message);
         message.msg_iov = (struct iovec *)(uintptr_t)pieces;
-        message.msg_iovlen = (size_t)count;
+        message.msg_iovlen = (__typeof__(message.msg_iovlen))count; /* int or size_t, as the system likes */
         return sendmsg(sink->io->fd, &message, MSG_NOSIGNAL);
     }
 #ifdef __linux__

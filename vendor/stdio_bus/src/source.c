@@ -3,6 +3,9 @@
 #include <errno.h>
 #include <unistd.h>
 
+/* What is read at a time from a peer whose frames are tiny. */
+#define READ_MIN 4096u
+
 /* Room for reading behind the beginning of a split frame. */
 #define READ_ROOM (64u * 1024u)
 
@@ -10,6 +13,7 @@ void sb_source_init(sb_source *source, size_t max_frame)
 {
     memset(source, 0, sizeof *source);
     sb_framer_init(&source->framer, max_frame);
+    source->read_size = SB_SCRATCH_SIZE;
 }
 
 void sb_source_free(sb_source *source)
@@ -27,6 +31,7 @@ static bool hand_out(sb_ctx *ctx, sb_source *source, const char *data, size_t le
         sb_span frame;
         sb_frame_result result = next(&source->framer, data, len, pos, &frame);
         if (result == SB_FRAME_NONE) return true;
+        source->handed_out++;
         if (!(result == SB_FRAME_READY ? fns->frame : fns->oversize)(ctx, owner, frame)) return false;
     }
 }
@@ -35,7 +40,7 @@ static bool hand_out(sb_ctx *ctx, sb_source *source, const char *data, size_t le
 static sb_source_result read_scratch(sb_ctx *ctx, sb_source *source, int fd, const sb_source_fns *fns, void *owner)
 {
     size_t pos = 0, len;
-    ssize_t n = read(fd, ctx->scratch, SB_SCRATCH_SIZE);
+    ssize_t n = read(fd, ctx->scratch, source->read_size);
     if (n <= 0) return n == 0 ? SB_SOURCE_END : SB_SOURCE_ERROR;
     len = (size_t)n;
     if (!hand_out(ctx, source, ctx->scratch, len, &pos, sb_framer_next, fns, owner)) return SB_SOURCE_GONE;
@@ -60,6 +65,7 @@ static sb_source_result read_rest(sb_ctx *ctx, sb_source *source, int fd, const 
         return SB_SOURCE_ERROR;
     }
     room = rest->cap - rest->len - 1;
+    if (room > source->read_size) room = source->read_size;
     n = read(fd, rest->data + rest->len, room);
     pos = rest->pos;
     if (n < 0) return SB_SOURCE_ERROR;
@@ -75,12 +81,26 @@ static sb_source_result read_rest(sb_ctx *ctx, sb_source *source, int fd, const 
     return SB_SOURCE_MORE;
 }
 
+/* Reads less after a read that brought too many frames, and more again after one that brought few. */
+static void adapt(sb_source *source)
+{
+    size_t size = source->read_size;
+    if (source->handed_out > SB_SOURCE_FRAMES) {
+        size = size / (source->handed_out / SB_SOURCE_FRAMES + 1);
+        source->read_size = size > READ_MIN ? size : READ_MIN;
+    } else if (source->handed_out < SB_SOURCE_FRAMES / 4 && size < SB_SCRATCH_SIZE) {
+        source->read_size = size * 2 < SB_SCRATCH_SIZE ? size * 2 : SB_SCRATCH_SIZE;
+    }
+}
+
 sb_source_result sb_source_read(sb_ctx *ctx, sb_source *source, int fd, const sb_source_fns *fns, void *owner)
 {
     sb_source_result result;
+    source->handed_out = 0;
     do {
         result = source->rest.len > 0 ? read_rest(ctx, source, fd, fns, owner) : read_scratch(ctx, source, fd, fns, owner);
     } while (result == SB_SOURCE_ERROR && errno == EINTR);
+    if (result == SB_SOURCE_MORE) adapt(source);
     if (result == SB_SOURCE_ERROR && (errno == EAGAIN || errno == EWOULDBLOCK)) return SB_SOURCE_EMPTY;
     return result;
 }

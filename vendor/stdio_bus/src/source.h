@@ -10,6 +10,8 @@
 typedef struct {
     sb_framer framer;
     sb_buf rest; /* the beginning of a frame whose end has not come yet */
+    size_t read_size; /* how much is read at a time: less from who sends many small frames */
+    unsigned handed_out; /* frames of the present read */
 } sb_source;
 
 /* What a source's owner does with a frame; false: stop, the source may be gone. */
@@ -29,7 +31,14 @@ typedef enum {
 void sb_source_init(sb_source *source, size_t max_frame);
 void sb_source_free(sb_source *source);
 
-/* Reads once and hands out the frames that are whole. A frame's bytes may be changed by the owner, and the byte behind. */
+/*
+ * Reads once and hands out the frames that are whole. How much is read adapts,
+ * so that one turn brings about SB_SOURCE_FRAMES at most: others have their turn
+ * soon, however small the frames of a flooding peer are. A frame's bytes may be
+ * changed by the owner, and the byte behind.
+ */
+#define SB_SOURCE_FRAMES 1024u
+
 sb_source_result sb_source_read(sb_ctx *ctx, sb_source *source, int fd, const sb_source_fns *fns, void *owner);
 
 #endif

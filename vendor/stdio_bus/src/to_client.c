@@ -56,12 +56,11 @@ static sb_peer *find_client(stdio_bus_t *bus, sb_worker *worker, const sb_envelo
     uint32_t session;
     if (token.ptr != NULL) name = sb_plain_text(bus, token);
     if (name.ptr != NULL) {
+        sb_bus_tell_time(bus);
         session = sb_router_session(router, worker->pool->key, name, false);
         if (session != SB_NONE) {
             client = sb_session_waiter(router, session);
-            if (client == NULL) {
-                client = sb_router_linked_client(router, sb_router_session_at(router, session)->owner, &worker->peer);
-            }
+            if (client == NULL) client = sb_router_session_at(router, session)->owner;
         }
     }
     if (client == NULL) client = sb_router_only_client(router, &worker->peer);
@@ -107,11 +106,47 @@ static void deliver_request(stdio_bus_t *bus, sb_worker *worker, const sb_envelo
     sb_deliver(bus, client, &delivery);
 }
 
+/* How often a worker's garbage is worth a log line. */
+#define GARBAGE_LOG_MS 1000u
+
 static void garbage(stdio_bus_t *bus, sb_worker *worker, sb_span line)
 {
+    uint64_t now = bus->ctx.loop.now;
     if (line.len > 256) line.len = 256;
     bus->more.worker_garbage++;
     sb_report_worker(bus, STDIO_BUS_EVENT_WORKER_GARBAGE, worker, line, 0);
+    if (now < worker->garbage_log_at) return;
+    worker->garbage_log_at = now + GARBAGE_LOG_MS;
+    sb_log(&bus->ctx, SB_LOG_WARN, "worker %d (%s) printed a line that is no JSON-RPC message: %.*s", worker->id,
+           worker->config->id, (int)line.len, line.ptr);
+}
+
+/* An answer that can't be handed on: whoever asked is told, since no other will come. */
+static void fail_answered(stdio_bus_t *bus, sb_worker *worker, sb_span id, sb_error *error)
+{
+    sb_router *router = &bus->ctx.router;
+    uint32_t entry = id.ptr != NULL ? sb_router_answered(router, &worker->peer, id) : SB_NONE;
+    sb_peer *client;
+    sb_text original;
+    if (entry == SB_NONE) return;
+    client = sb_router_asker(router, sb_router_request(router, entry));
+    sb_router_end_take(router, entry, &original);
+    error->pool = worker->config->id;
+    error->worker = worker->id;
+    error->sent = 1;
+    /* Without a client it had been given up. */
+    if (client != NULL) {
+        sb_deliver_error(bus, client, sb_text_span(&original), error, worker->id, worker->generation);
+    }
+    sb_text_free(&original);
+}
+
+/* An object, but no message. With the id of a request it was meant as its answer. */
+static void invalid(stdio_bus_t *bus, sb_worker *worker, const sb_envelope *envelope, sb_span frame)
+{
+    sb_error error = sb_error_of(SB_RPC_INTERNAL_ERROR, "invalid_answer", "The worker's answer has neither result nor error");
+    garbage(bus, worker, frame);
+    if (envelope->method.end == 0) fail_answered(bus, worker, sb_member_value(frame, envelope->id), &error);
 }
 
 void sb_dispatch_from_worker(stdio_bus_t *bus, sb_worker *worker, sb_span frame)
@@ -119,12 +154,12 @@ void sb_dispatch_from_worker(stdio_bus_t *bus, sb_worker *worker, sb_span frame)
     sb_envelope envelope;
     sb_delivery delivery;
     sb_peer *client;
-    if (sb_envelope_scan(frame, &envelope) != SB_ENVELOPE_OK || envelope.kind == SB_KIND_INVALID) {
+    if (sb_envelope_scan(frame, &envelope) != SB_ENVELOPE_OK) {
         garbage(bus, worker, frame);
         return;
     }
     switch (envelope.kind) {
-    case SB_KIND_INVALID: break;
+    case SB_KIND_INVALID: invalid(bus, worker, &envelope, frame); break;
     case SB_KIND_RESPONSE: deliver_response(bus, worker, &envelope, frame); break;
     case SB_KIND_REQUEST: deliver_request(bus, worker, &envelope, frame); break;
     case SB_KIND_NOTIFICATION:
@@ -140,27 +175,28 @@ void sb_dispatch_from_worker(stdio_bus_t *bus, sb_worker *worker, sb_span frame)
     }
 }
 
+/* A worker's request above the limit: nobody sees it, so that the worker is told. */
+static void refuse_oversize_request(stdio_bus_t *bus, sb_worker *worker, sb_span id)
+{
+    sb_error error = sb_error_of(SB_RPC_INVALID_REQUEST, "too_large", "Message too large");
+    sb_buf text = {0};
+    if (id.ptr == NULL || worker->in.fd < 0) return;
+    if (sb_answer_error(&text, id, &error)) {
+        sb_span frame = {text.data, text.len};
+        sb_dispatch_send(bus, worker, SB_NONE, frame, NULL);
+    }
+    sb_buf_free(&text);
+}
+
 void sb_dispatch_worker_oversize(stdio_bus_t *bus, sb_worker *worker, sb_span beginning)
 {
-    sb_router *router = &bus->ctx.router;
-    sb_span id = sb_envelope_partial_id(beginning);
-    uint32_t entry = id.ptr != NULL ? sb_router_answered(router, &worker->peer, id) : SB_NONE;
-    sb_error error = sb_error_of(SB_RPC_INVALID_REQUEST, "too_large", "The worker's answer is too large");
-    sb_peer *client;
-    sb_text original;
+    sb_error error = sb_error_of(SB_RPC_INTERNAL_ERROR, "too_large", "The worker's answer is larger than max_input_buffer");
     bus->more.oversize_frames++;
     sb_log(&bus->ctx, SB_LOG_WARN, "worker %d (%s): a line above max_input_buffer was skipped", worker->id,
            worker->config->id);
-    if (entry == SB_NONE) return;
-    if (sb_router_request(router, entry)->given_up) {
-        sb_router_end(router, entry);
-        return;
+    if (sb_envelope_partial_asks(beginning)) {
+        refuse_oversize_request(bus, worker, sb_envelope_partial_id(beginning));
+    } else {
+        fail_answered(bus, worker, sb_envelope_partial_id(beginning), &error);
     }
-    client = sb_router_asker(router, sb_router_request(router, entry));
-    sb_router_end_take(router, entry, &original);
-    error.pool = worker->config->id;
-    error.worker = worker->id;
-    error.sent = 1;
-    sb_deliver_error(bus, client, sb_text_span(&original), &error, worker->id, worker->generation);
-    sb_text_free(&original);
 }

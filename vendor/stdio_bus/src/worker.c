@@ -330,13 +330,22 @@ static void has_read(sb_worker *worker, uint32_t len)
     }
 }
 
+/* After how long a silence something is due that was not due after `silent`; UINT64_MAX: nothing. */
+static uint64_t next_stall(const sb_worker *worker, uint64_t silent)
+{
+    uint64_t limit = (uint64_t)worker->ctx->limits.stall_timeout_sec * 1000u, next = UINT64_MAX;
+    if (silent < SB_STALLED_MS) next = SB_STALLED_MS;
+    if (silent < limit && limit < next) next = limit;
+    return next;
+}
+
 /* What stays unread is looked at again after a while; one timer for any number of flushes. */
 static void watch_reading(sb_worker *worker)
 {
     sb_ctx *ctx = worker->ctx;
     if (worker->sink.outbox.bytes == 0 || sb_timer_is_set(&worker->stall_timer)) return;
     worker->reads_at = ctx->loop.now;
-    sb_timer_set(&ctx->loop.timers, &worker->stall_timer, ctx->loop.now + SB_STALLED_MS);
+    sb_timer_set(&ctx->loop.timers, &worker->stall_timer, ctx->loop.now + next_stall(worker, 0));
 }
 
 static void on_stall_timer(sb_timer *timer)
@@ -344,7 +353,7 @@ static void on_stall_timer(sb_timer *timer)
     sb_worker *worker = SB_CONTAINER(timer, sb_worker, stall_timer);
     sb_ctx *ctx = worker->ctx;
     uint64_t silent = ctx->loop.now - worker->reads_at, limit = (uint64_t)ctx->limits.stall_timeout_sec * 1000u;
-    uint64_t next = silent < SB_STALLED_MS ? SB_STALLED_MS : limit;
+    uint64_t next = next_stall(worker, silent);
     if (worker->sink.outbox.bytes == 0 || !sb_worker_takes(worker)) return;
     if (silent >= SB_STALLED_MS && !worker->stalled) {
         worker->stalled = true;
@@ -354,7 +363,7 @@ static void on_stall_timer(sb_timer *timer)
         sb_log(ctx, SB_LOG_WARN, "worker %d (%s) has not read for %u s and is stopped", worker->id, worker->config->id,
                ctx->limits.stall_timeout_sec);
         leave(worker);
-    } else if (next > silent) {
+    } else if (next != UINT64_MAX) {
         sb_timer_set(&ctx->loop.timers, timer, worker->reads_at + next);
     }
 }

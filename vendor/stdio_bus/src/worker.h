@@ -47,6 +47,7 @@ struct sb_worker {
     uint64_t reads_at;    /* when it last read something, or had nothing to read */
     bool stalled;         /* hasn't read for SB_STALLED_MS */
     bool refused;         /* somebody was told that its outbox is full, and wants to hear when it no longer is */
+    uint64_t garbage_log_at; /* from when on a line that is no frame is logged again */
     uint64_t started_at;
     sb_ladder ladder;
     uint64_t rung_at; /* when the next rung is climbed */

@@ -3,149 +3,12 @@
  * worker on the other end of the pipes, so that every order of events is the
  * test's to choose.
  */
-#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdlib.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
-#include "stdio_bus_ext.h"
-#include "test.h"
-
-/* A pool whose one process ends at once and is not started again. */
-#define POOL "{\"id\":\"p\",\"command\":\"true\",\"restart\":\"never\"}"
-#define OTHER "{\"id\":\"q\",\"command\":\"true\",\"restart\":\"never\"}"
-#define CONFIG "{\"pools\":[" POOL "]}"
-
-enum { BOUND_MS = 10000, SEEN_MAX = 64 };
-
-typedef struct {
-    char text[SEEN_MAX][2048];
-    int count;
-    int disconnects;
-    char reason[32];
-    char error[512];
-    int nested; /* what calls made inside a callback returned */
-    void (*inside)(stdio_bus_t *bus);
-} seen_t;
-
-static seen_t seen;
-static int to_worker[2], from_worker[2];
-
-static void on_message(stdio_bus_t *bus, const char *msg, size_t len, void *user_data)
-{
-    (void)user_data;
-    CHECK(msg[len] == '\0');
-    CHECK(seen.count < SEEN_MAX && len < sizeof seen.text[0]);
-    memcpy(seen.text[seen.count++], msg, len + 1);
-    if (seen.inside != NULL) seen.inside(bus);
-}
-
-static void on_error(stdio_bus_t *bus, int code, const char *message, void *user_data)
-{
-    (void)bus;
-    (void)code;
-    (void)user_data;
-    snprintf(seen.error, sizeof seen.error, "%s", message);
-}
-
-static void on_log(stdio_bus_t *bus, int level, const char *message, void *user_data)
-{
-    (void)bus;
-    (void)level;
-    (void)message;
-    (void)user_data;
-}
-
-static void on_disconnect(stdio_bus_t *bus, int client, const char *reason, void *user_data)
-{
-    (void)bus;
-    (void)client;
-    (void)user_data;
-    seen.disconnects++;
-    snprintf(seen.reason, sizeof seen.reason, "%s", reason);
-}
-
-static long now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (long)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
-#define STEP_UNTIL(bus, condition) \
-    do { \
-        long deadline_ = now_ms() + BOUND_MS; \
-        while (!(condition)) { \
-            if (now_ms() >= deadline_) sb_test_fail(__FILE__, __LINE__, "in time: " #condition); \
-            CHECK(stdio_bus_step(bus, 20) >= 0); \
-        } \
-    } while (0)
-
-static stdio_bus_t *create(const char *config, unsigned flags)
-{
-    stdio_bus_options_t options = {0};
-    stdio_bus_ext_options_t ext = {0};
-    options.config_json = config;
-    options.on_message = on_message;
-    options.on_error = on_error;
-    options.on_log = on_log;
-    options.on_client_disconnect = on_disconnect;
-    ext.size = sizeof ext;
-    ext.flags = flags;
-    return stdio_bus_create_ext(&options, &ext);
-}
-
-static int embed(stdio_bus_t *bus, const char *pool)
-{
-    CHECK(pipe(to_worker) == 0 && pipe(from_worker) == 0);
-    return stdio_bus_register_embedded_worker(bus, to_worker[1], from_worker[0], pool);
-}
-
-static stdio_bus_t *start(const char *config, unsigned flags)
-{
-    stdio_bus_t *bus = create(config, flags);
-    CHECK(bus != NULL);
-    CHECK(stdio_bus_start(bus) == STDIO_BUS_OK);
-    STEP_UNTIL(bus, stdio_bus_worker_count(bus) == 0);
-    CHECK(embed(bus, "p") >= 0);
-    return bus;
-}
-
-static void finish(stdio_bus_t *bus)
-{
-    CHECK(stdio_bus_stop(bus, 1) == STDIO_BUS_OK);
-    STEP_UNTIL(bus, stdio_bus_get_state(bus) == STDIO_BUS_STATE_STOPPED);
-    stdio_bus_destroy(bus);
-}
-
-static int ingest(stdio_bus_t *bus, const char *msg)
-{
-    return stdio_bus_ingest(bus, msg, strlen(msg));
-}
-
-/* What the worker finds on its stdin, once there is a whole line. */
-static const char *worker_reads(stdio_bus_t *bus)
-{
-    static char line[4096];
-    size_t len = 0;
-    long deadline = now_ms() + BOUND_MS;
-    while (len == 0 || line[len - 1] != '\n') {
-        struct pollfd wait = {to_worker[0], POLLIN, 0};
-        CHECK(now_ms() < deadline);
-        stdio_bus_step(bus, 0);
-        if (poll(&wait, 1, 10) == 1) CHECK(read(to_worker[0], line + len++, 1) == 1);
-    }
-    line[len - 1] = '\0';
-    return line;
-}
-
-static void worker_says(const char *line)
-{
-    CHECK(write(from_worker[1], line, strlen(line)) == (ssize_t)strlen(line));
-}
+#include "fixture.h"
 
 /* ---- messages -------------------------------------------------------------------- */
 
@@ -159,7 +22,7 @@ static void a_request_is_answered_under_both_pollers(void)
         CHECK(stdio_bus_pending_count(bus) == 1);
         worker_says("{\"id\":1,\"result\":2}\n");
         STEP_UNTIL(bus, seen.count == 1);
-        CHECK_STR(seen.text[0], "{\"id\":1,\"result\":2}");
+        CHECK_STR(seen.frame[0].text, "{\"id\":1,\"result\":2}");
         CHECK(stdio_bus_pending_count(bus) == 0);
         finish(bus);
     }
@@ -205,7 +68,7 @@ static void null_arguments_have_a_status(void)
 
 static void two_pools_need_a_name(void)
 {
-    stdio_bus_t *bus = start("{\"pools\":[" POOL "," OTHER "]}", 0);
+    stdio_bus_t *bus = start(POOLS(DEAD("p") "," DEAD("q")), 0);
     CHECK(ingest(bus, "{\"id\":1,\"method\":\"m\"}") == STDIO_BUS_ERR_ROUTING);
     CHECK(ingest(bus, "{\"id\":1,\"method\":\"m\",\"agentId\":\"p\"}") == STDIO_BUS_OK);
     worker_reads(bus);
@@ -226,19 +89,19 @@ static void refusals_become_answers_where_that_was_asked_for(void)
     CHECK(stdio_bus_submit(bus, msg, strlen(msg), &options) == STDIO_BUS_OK);
     CHECK(seen.count == 0);
     STEP_UNTIL(bus, seen.count == 1);
-    CHECK_STR(seen.text[0], "{\"jsonrpc\":\"2.0\",\"id\":\"x\",\"error\":{\"code\":-32010,\"message\":\"Unknown pool: \\\"zz\\\"\","
+    CHECK_STR(seen.frame[0].text, "{\"jsonrpc\":\"2.0\",\"id\":\"x\",\"error\":{\"code\":-32010,\"message\":\"Unknown pool: \\\"zz\\\"\","
                             "\"data\":{\"source\":\"stdio_bus\",\"reason\":\"unroutable\",\"sent\":false}}}");
     finish(bus);
 }
 
 static void a_mcp_pool_sees_no_routing_members_and_only_issued_ids(void)
 {
-    stdio_bus_t *bus = start("{\"pools\":[{\"id\":\"p\",\"command\":\"true\",\"restart\":\"never\",\"protocol\":\"mcp\"}]}", 0);
+    stdio_bus_t *bus = start(POOLS(DEAD_WITH("p", "\"protocol\":\"mcp\"")), 0);
     CHECK(ingest(bus, "{\"sessionId\":\"s\",\"id\":\"mine\",\"method\":\"m\",\"pool\":\"p\"}") == STDIO_BUS_OK);
     CHECK_STR(worker_reads(bus), "{\"id\":1,\"method\":\"m\"}");
     worker_says("{\"id\":1,\"result\":{}}\n");
     STEP_UNTIL(bus, seen.count == 1);
-    CHECK_STR(seen.text[0], "{\"id\":\"mine\",\"result\":{}}");
+    CHECK_STR(seen.frame[0].text, "{\"id\":\"mine\",\"result\":{}}");
     finish(bus);
 }
 
@@ -257,7 +120,7 @@ static void a_cancelled_request_gets_no_answer_and_its_id_stays_taken(void)
     CHECK_STR(worker_reads(bus), "{\"id\":1,\"method\":\"again\"}");
     worker_says("{\"id\":7,\"result\":\"late\"}\n{\"id\":1,\"result\":\"right\"}\n");
     STEP_UNTIL(bus, seen.count == 1);
-    CHECK_STR(seen.text[0], "{\"id\":7,\"result\":\"right\"}");
+    CHECK_STR(seen.frame[0].text, "{\"id\":7,\"result\":\"right\"}");
     CHECK(stdio_bus_ext_stats(bus, &stats) == STDIO_BUS_OK && stats.late_answers == 1 && stats.tombstones == 0);
     finish(bus);
 }
@@ -267,7 +130,7 @@ static void what_a_worker_says_to_nobody_reaches_the_host(void)
     stdio_bus_t *bus = start(CONFIG, 0);
     worker_says("{\"method\":\"news\"}\n{\"id\":0,\"method\":\"question\"}\n");
     STEP_UNTIL(bus, seen.count == 2);
-    CHECK_STR(seen.text[0], "{\"method\":\"news\"}");
+    CHECK_STR(seen.frame[0].text, "{\"method\":\"news\"}");
     CHECK(ingest(bus, "{\"id\":0,\"result\":\"answer\"}") == STDIO_BUS_OK);
     CHECK_STR(worker_reads(bus), "{\"id\":0,\"result\":\"answer\"}");
     finish(bus);
@@ -304,10 +167,10 @@ static void a_worker_that_goes_ends_its_requests(void)
     CHECK(ingest(bus, "{\"id\":2,\"method\":\"m\"}") == STDIO_BUS_OK);
     worker_reads(bus);
     worker_says("{\"id\":2,\"result\":\"last words\"}");
-    close(from_worker[1]);
+    goes(played);
     STEP_UNTIL(bus, seen.count == 2);
-    CHECK_STR(seen.text[0], "{\"id\":2,\"result\":\"last words\"}");
-    CHECK(strstr(seen.text[1], "\"id\":1,\"error\":{\"code\":-32011") != NULL);
+    CHECK_STR(seen.frame[0].text, "{\"id\":2,\"result\":\"last words\"}");
+    CHECK(strstr(seen.frame[1].text, "\"id\":1,\"error\":{\"code\":-32011") != NULL);
     CHECK(ingest(bus, "{\"id\":3,\"method\":\"m\"}") == STDIO_BUS_ERR_WORKER);
     finish(bus);
 }
@@ -436,30 +299,6 @@ static void a_step_without_work_lasts_as_long_as_it_may(void)
 
 /* ---- clients ------------------------------------------------------------------------------ */
 
-static void client_says(int fd, const char *text)
-{
-    CHECK(send(fd, text, strlen(text), 0) == (ssize_t)strlen(text));
-}
-
-static void client_hears(stdio_bus_t *bus, int fd, const char *want)
-{
-    char got[2048];
-    size_t len = 0, all = strlen(want);
-    long deadline = now_ms() + BOUND_MS;
-    while (len < all) {
-        struct pollfd wait = {fd, POLLIN, 0};
-        CHECK(now_ms() < deadline);
-        stdio_bus_step(bus, 0);
-        if (poll(&wait, 1, 10) == 1) {
-            ssize_t n = recv(fd, got + len, sizeof got - 1 - len, 0);
-            CHECK(n > 0);
-            len += (size_t)n;
-        }
-    }
-    got[len] = '\0';
-    CHECK_STR(got, want);
-}
-
 static void two_clients_with_the_same_id_hear_their_own_answers(void)
 {
     int a[2], b[2];
@@ -568,7 +407,7 @@ static void create_survives_every_failing_allocation(void)
 
 static void requests_wait_while_a_worker_is_being_restarted(void)
 {
-    stdio_bus_t *bus = create("{\"pools\":[{\"id\":\"p\",\"command\":\"sed\",\"args\":[\"-u\",\"s/.method.:.[a-z]*./\\\"result\\\":0/\"]}]}", 0);
+    stdio_bus_t *bus = create(POOLS(ECHO("p")), 0);
     stdio_bus_worker_info_t info = {0};
     stdio_bus_stats_t stats;
     info.size = sizeof info;
@@ -582,8 +421,8 @@ static void requests_wait_while_a_worker_is_being_restarted(void)
     CHECK(stdio_bus_pending_count(bus) == 3);
     CHECK(stdio_bus_cancel(bus, "2", 1) == STDIO_BUS_OK && stdio_bus_pending_count(bus) == 2);
     STEP_UNTIL(bus, seen.count == 2);
-    CHECK_STR(seen.text[0], "{\"id\":1,\"result\":0,\"sessionId\":\"s\"}");
-    CHECK_STR(seen.text[1], "{\"id\":3,\"result\":0}");
+    CHECK_STR(seen.frame[0].text, "{\"id\":1,\"result\":0,\"sessionId\":\"s\"}");
+    CHECK_STR(seen.frame[1].text, "{\"id\":3,\"result\":0}");
     stdio_bus_get_stats(bus, &stats);
     CHECK(stats.worker_restarts == 1);
     finish(bus);
