@@ -26,6 +26,7 @@ typedef struct sb_queued {
     uint32_t client;  /* key of its sender */
     uint32_t request; /* entry in the router; SB_NONE for a notification */
     uint32_t serial;  /* of that entry: another one means the request is over */
+    uint64_t due;     /* until when it waits */
     size_t session_len;
     size_t len;
     char data[]; /* session (plain text), then the frame */
@@ -41,6 +42,8 @@ struct sb_pool {
     uint64_t end_due;      /* when the workers of a retired pool are stopped, whatever they have */
     sb_balance balance;    /* its ready workers */
     sb_peer waiting;    /* holds the requests in the queue */
+    stdio_bus_t *bus;
+    sb_timer queue_timer; /* the first of the queue has waited long enough */
     sb_queued *head, *tail;
     size_t queued_bytes;
     uint64_t requests;  /* given to its workers */
@@ -142,6 +145,12 @@ int sb_dispatch_to_pool(stdio_bus_t *bus, const sb_sender *sender, sb_pool *pool
 
 /* Answers a worker's request that no client can answer. */
 void sb_dispatch_decline(stdio_bus_t *bus, sb_worker *worker, sb_span id, bool permission);
+
+/* Ends one request with an error. */
+void sb_dispatch_fail(stdio_bus_t *bus, uint32_t request, const sb_error *error, int worker, uint32_t generation);
+
+/* A client's answer with this id can't be used: the worker that waits for it is told. */
+void sb_dispatch_decline_answered(stdio_bus_t *bus, sb_peer *client, sb_span id);
 
 /* A pool has failed: everything in its queue ends with this error. */
 void sb_dispatch_fail_queued(stdio_bus_t *bus, sb_pool *pool, const sb_error *error);

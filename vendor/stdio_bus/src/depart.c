@@ -15,7 +15,7 @@ void sb_dispatch_decline(stdio_bus_t *bus, sb_worker *worker, sb_span id, bool p
     sb_buf_free(&text);
 }
 
-static void fail_request(stdio_bus_t *bus, uint32_t entry, const sb_error *error, int worker, uint32_t generation)
+void sb_dispatch_fail(stdio_bus_t *bus, uint32_t entry, const sb_error *error, int worker, uint32_t generation)
 {
     sb_router *router = &bus->ctx.router;
     sb_peer *client = sb_router_asker(router, sb_router_request(router, entry));
@@ -29,7 +29,7 @@ void sb_dispatch_fail_queued(stdio_bus_t *bus, sb_pool *pool, const sb_error *er
 {
     uint32_t entry;
     while ((entry = sb_router_first(&bus->ctx.router, &pool->waiting, SB_DOWN)) != SB_NONE) {
-        fail_request(bus, entry, error, -1, 0);
+        sb_dispatch_fail(bus, entry, error, -1, 0);
     }
 }
 
@@ -40,7 +40,7 @@ void sb_dispatch_fail_held(stdio_bus_t *bus, sb_worker *worker, sb_error *error)
         uint32_t at = sb_router_request(&bus->ctx.router, entry)->at;
         /* Both counters wrap; an outbox is far smaller than half their range. */
         error->sent = (int32_t)(worker->sink.written - at) > 0;
-        fail_request(bus, entry, error, worker->id, worker->generation);
+        sb_dispatch_fail(bus, entry, error, worker->id, worker->generation);
     }
 }
 
@@ -52,19 +52,30 @@ void sb_dispatch_forget_asked(stdio_bus_t *bus, sb_peer *worker)
     }
 }
 
+/* Ends what a worker asked a client, who can't answer it. */
+static void decline_held(stdio_bus_t *bus, uint32_t entry)
+{
+    sb_router *router = &bus->ctx.router;
+    sb_request *request = sb_router_request(router, entry);
+    sb_worker *worker = SB_CONTAINER(sb_router_asker(router, request), sb_worker, peer);
+    bool permission = request->permission;
+    sb_text original;
+    sb_router_end_take(router, entry, &original);
+    sb_dispatch_decline(bus, worker, sb_text_span(&original), permission);
+    sb_text_free(&original);
+}
+
 void sb_dispatch_decline_held(stdio_bus_t *bus, sb_peer *client)
 {
     sb_router *router = &bus->ctx.router;
     uint32_t entry;
-    while ((entry = sb_router_first(router, client, SB_UP)) != SB_NONE) {
-        sb_request *request = sb_router_request(router, entry);
-        sb_worker *worker = SB_CONTAINER(sb_router_asker(router, request), sb_worker, peer);
-        bool permission = request->permission;
-        sb_text original;
-        sb_router_end_take(router, entry, &original);
-        sb_dispatch_decline(bus, worker, sb_text_span(&original), permission);
-        sb_text_free(&original);
-    }
+    while ((entry = sb_router_first(router, client, SB_UP)) != SB_NONE) decline_held(bus, entry);
+}
+
+void sb_dispatch_decline_answered(stdio_bus_t *bus, sb_peer *client, sb_span id)
+{
+    uint32_t entry = id.ptr != NULL ? sb_router_answered(&bus->ctx.router, client, id) : SB_NONE;
+    if (entry != SB_NONE && !sb_router_request(&bus->ctx.router, entry)->given_up) decline_held(bus, entry);
 }
 
 void sb_dispatch_give_up_asked(stdio_bus_t *bus, sb_peer *client)

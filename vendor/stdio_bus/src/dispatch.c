@@ -48,6 +48,9 @@ void sb_dispatch_client_oversize(stdio_bus_t *bus, const sb_sender *sender, sb_s
     /* Where the next frame begins can't be known. */
     if (conn->source.framer.by_length) error.message = "Frame too large";
     sb_refuse(bus, sender, sb_envelope_partial_id(beginning), &error, STDIO_BUS_ERR_BUFFER);
+    if (!sb_envelope_partial_asks(beginning)) {
+        sb_dispatch_decline_answered(bus, sender->peer, sb_envelope_partial_id(beginning));
+    }
     if (conn->source.framer.by_length) sb_conn_finish(conn);
 }
 

@@ -24,10 +24,17 @@ bool sb_pools_init(stdio_bus_t *bus)
     return true;
 }
 
+static void on_queue_timer(sb_timer *timer);
+
 sb_pool *sb_pool_new(stdio_bus_t *bus, sb_pool_config *config)
 {
     sb_pool *pool = sb_calloc(1, sizeof *pool);
     if (pool == NULL) return NULL;
+    if (!sb_timer_register(&bus->ctx.loop.timers, &pool->queue_timer, on_queue_timer)) {
+        sb_free(pool);
+        return NULL;
+    }
+    pool->bus = bus;
     pool->key = ++bus->last_pool_key;
     pool->config = *config;
     memset(config, 0, sizeof *config);
@@ -66,6 +73,7 @@ void sb_pool_free(stdio_bus_t *bus, sb_pool *pool)
     for (size_t i = 0; i < bus->worker_count; i++) {
         if (bus->workers[i]->pool == pool) sb_pool_release(bus, bus->workers[i]);
     }
+    sb_timer_unregister(&bus->ctx.loop.timers, &pool->queue_timer);
     sb_router_remove(&bus->ctx.router, &pool->waiting);
     free_queue(pool);
     sb_balance_free(&pool->balance);
@@ -180,10 +188,15 @@ bool sb_pool_recovers(const stdio_bus_t *bus, const sb_pool *pool)
     return false;
 }
 
+static size_t queued_size(size_t session_len, size_t len)
+{
+    return sizeof(sb_queued) + session_len + len;
+}
+
 int sb_pool_queue(stdio_bus_t *bus, sb_pool *pool, const sb_sender *sender, sb_span session, sb_span frame, sb_span id)
 {
     sb_router *router = &bus->ctx.router;
-    size_t size = sizeof(sb_queued) + session.len + frame.len;
+    size_t size = queued_size(session.len, frame.len);
     uint32_t link = sb_router_link(router, sender->peer, &pool->waiting);
     char wire[SB_WIRE_MAX];
     sb_queued *item;
@@ -192,6 +205,7 @@ int sb_pool_queue(stdio_bus_t *bus, sb_pool *pool, const sb_sender *sender, sb_s
     item = sb_alloc(size);
     if (item == NULL) return STDIO_BUS_EFULL;
     item->next = NULL;
+    item->due = sb_clock_now(&bus->ctx.loop.clock) + (uint64_t)pool->config.init_timeout_sec * 1000u;
     item->client = sender->peer->key;
     item->request = SB_NONE;
     item->session_len = session.ptr != NULL ? session.len : SIZE_MAX;
@@ -212,6 +226,7 @@ int sb_pool_queue(stdio_bus_t *bus, sb_pool *pool, const sb_sender *sender, sb_s
     }
     pool->tail = item;
     pool->queued_bytes += size;
+    if (!sb_timer_is_set(&pool->queue_timer)) sb_timer_set(&bus->ctx.loop.timers, &pool->queue_timer, item->due);
     return STDIO_BUS_OK;
 }
 
@@ -220,6 +235,29 @@ static void drop_queued(stdio_bus_t *bus, const char *why)
 {
     bus->more.dropped_frames++;
     sb_report_lost(bus, STDIO_BUS_EVENT_DROPPED, NULL, why);
+}
+
+/* The first of the queue, or several, have waited as long as a worker may take to become ready. */
+static void on_queue_timer(sb_timer *timer)
+{
+    sb_pool *pool = SB_CONTAINER(timer, sb_pool, queue_timer);
+    stdio_bus_t *bus = pool->bus;
+    sb_error error = sb_error_of(SB_RPC_WORKER_EXITED, "worker_exited", "No worker of the pool became ready in time");
+    error.pool = pool->config.id;
+    error.sent = 0;
+    while (pool->head != NULL && pool->head->due <= bus->ctx.loop.now) {
+        sb_queued *item = pool->head;
+        pool->head = item->next;
+        if (pool->head == NULL) pool->tail = NULL;
+        pool->queued_bytes -= queued_size(item->session_len != SIZE_MAX ? item->session_len : 0, item->len);
+        if (item->request == SB_NONE) {
+            drop_queued(bus, error.message);
+        } else if (sb_router_request(&bus->ctx.router, item->request)->serial == item->serial) {
+            sb_dispatch_fail(bus, item->request, &error, -1, 0);
+        }
+        sb_free(item);
+    }
+    if (pool->head != NULL) sb_timer_set(&bus->ctx.loop.timers, timer, pool->head->due);
 }
 
 /* Sends one queued message on its way, unless it was given up meanwhile. */
@@ -249,6 +287,7 @@ static void send_queued(stdio_bus_t *bus, sb_pool *pool, sb_pool *to, const sb_q
 void sb_pool_flush_queue(stdio_bus_t *bus, sb_pool *pool, sb_pool *to)
 {
     sb_queued *item = pool->head;
+    sb_timer_cancel(&bus->ctx.loop.timers, &pool->queue_timer);
     pool->head = pool->tail = NULL;
     pool->queued_bytes = 0;
     while (item != NULL) {

@@ -617,7 +617,28 @@ static void above_max_pending_requests_are_refused_and_notifications_pass(void)
     finish(bus);
 }
 
+static void a_request_waits_for_a_worker_no_longer_than_init_timeout_sec(void)
+{
+    stdio_bus_t *bus = create(LIMITED("{\"id\":\"p\",\"command\":\"false\",\"init_timeout_sec\":1}", "\"max_restarts\":20"), 0);
+    const char *late = "No worker of the pool became ready in time";
+    long began;
+    CHECK(bus != NULL && stdio_bus_start(bus) == STDIO_BUS_OK);
+    /* The pauses between its starts grow until one is longer than that. */
+    STEP_UNTIL(bus, last_event(STDIO_BUS_EVENT_WORKER_RESTARTING) != NULL &&
+                        last_event(STDIO_BUS_EVENT_WORKER_RESTARTING)->event.delay_ms > 1100);
+    began = now_ms();
+    CHECK(ingest(bus, "{\"id\":1,\"method\":\"m\"}") == STDIO_BUS_OK);
+    CHECK(ingest(bus, "{\"method\":\"n\"}") == STDIO_BUS_OK);
+    STEP_UNTIL(bus, seen.count == 1);
+    CHECK(now_ms() - began >= 990);
+    CHECK(strstr(seen.frame[0].text, late) != NULL);
+    STEP_UNTIL(bus, ext_stats(bus).dropped_frames == 1);
+    CHECK(stdio_bus_pending_count(bus) == 0 && pool_info(bus, 0).queued_bytes == 0);
+    finish(bus);
+}
+
 static const sb_test tests[] = {
+    TEST(a_request_waits_for_a_worker_no_longer_than_init_timeout_sec),
     TEST(only_a_request_is_answered_and_what_is_no_message_is_refused_under_its_id),
     TEST(of_repeated_routing_members_the_last_counts_and_escaped_keys_count_too),
     TEST(a_named_pool_beats_the_agent),

@@ -515,7 +515,21 @@ static void a_hundred_thousand_brackets_pass_both_ways(void)
     free(line);
 }
 
+static void a_clients_answer_above_the_limit_leaves_no_worker_waiting(void)
+{
+    stdio_bus_t *bus = start(SMALL, 0);
+    int client = connect_pair(bus);
+    client_says(client, "{\"id\":1,\"method\":\"m\"}\n");
+    worker_reads(bus);
+    worker_says("{\"id\":5,\"method\":\"question\"}\n");
+    CHECK_STR(client_line(bus, client), "{\"id\":5,\"method\":\"question\"}");
+    client_says(client, large_request("{\"id\":5,\"result\":\"", 5000, "\"}\n"));
+    CHECK(strncmp(worker_reads(bus), "{\"jsonrpc\":\"2.0\",\"id\":5,\"error\":{\"code\":-32601", 46) == 0);
+    finish(bus);
+}
+
 static const sb_test tests[] = {
+    TEST(a_clients_answer_above_the_limit_leaves_no_worker_waiting),
     TEST(a_clients_bom_carriage_returns_and_blank_lines_are_taken_off),
     TEST(a_workers_bom_carriage_returns_and_blank_lines_are_taken_off),
     TEST(any_split_of_a_clients_stream_gives_the_same_frames),
