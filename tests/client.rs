@@ -4,38 +4,10 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::{BOUND, alone_async, zoo_pool};
+use common::client::{assert_kind, eventually, short, started};
+use common::{alone_async, zoo_pool};
 use serde_json::json;
 use stdiobus::{Error, ErrorCode, LimitsConfig, RequestOptions, StdioBus};
-
-/// A running bus with one pool `zoo` of two workers.
-async fn started(modes: &[&str]) -> StdioBus {
-    let bus = StdioBus::builder()
-        .pool(zoo_pool(modes).instances(2))
-        .build()
-        .expect("valid");
-    bus.start().await.expect("starts");
-    bus
-}
-
-async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + BOUND;
-    while !condition() {
-        assert!(Instant::now() < deadline, "not within {BOUND:?}: {what}");
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-}
-
-#[track_caller]
-fn assert_kind<T: std::fmt::Debug>(result: Result<T, Error>, kind: ErrorCode) -> Error {
-    let error = result.expect_err("an error");
-    assert_eq!(error.kind(), Some(kind), "{error:?}");
-    error
-}
-
-fn short() -> RequestOptions {
-    RequestOptions::new().timeout(Duration::from_millis(50))
-}
 
 // ---- requests ----------------------------------------------------------------------------------
 

@@ -5,6 +5,8 @@
 
 #![allow(dead_code)] // each test program uses its own part of this
 
+pub mod client;
+
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fmt::Debug;

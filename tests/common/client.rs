@@ -1,0 +1,39 @@
+//! What tests of the Rust client share.
+
+use std::time::{Duration, Instant};
+
+use stdiobus::{Error, ErrorCode, RequestOptions, StdioBus};
+
+use super::{BOUND, zoo_pool};
+
+/// A running bus with one pool `zoo` of two workers.
+pub async fn started(modes: &[&str]) -> StdioBus {
+    let bus = StdioBus::builder()
+        .pool(zoo_pool(modes).instances(2))
+        .build()
+        .expect("valid");
+    bus.start().await.expect("starts");
+    bus
+}
+
+/// Waits until the condition holds, within [`BOUND`].
+pub async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + BOUND;
+    while !condition() {
+        assert!(Instant::now() < deadline, "not within {BOUND:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// The error, which is of this kind.
+#[track_caller]
+pub fn assert_kind<T: std::fmt::Debug>(result: Result<T, Error>, kind: ErrorCode) -> Error {
+    let error = result.expect_err("an error");
+    assert_eq!(error.kind(), Some(kind), "{error:?}");
+    error
+}
+
+/// Options for a request that will not be answered.
+pub fn short() -> RequestOptions {
+    RequestOptions::new().timeout(Duration::from_millis(50))
+}
