@@ -60,6 +60,12 @@ typedef struct stdio_bus_frame {
     size_t id_len;
     const char *session; /* the JSON string token of its session, quotes included, or NULL */
     size_t session_len;
+    /*
+     * Of what a worker says on its own (a chunk of a turn, progress, a question):
+     * the id token of the host's pending request it belongs to, or NULL.
+     */
+    const char *request;
+    size_t request_len;
 } stdio_bus_frame_t;
 
 #define STDIO_BUS_EVENT_WORKER_STARTED 1    /* the program was executed */
@@ -175,8 +181,11 @@ int stdio_bus_submit(stdio_bus_t *bus, const char *msg, size_t len, const stdio_
 
 /*
  * Gives up the host's pending request whose id is this JSON token: it counts
- * as ended, and its late answer is swallowed. STDIO_BUS_ENOTFOUND if no such
- * request is pending (it may just have been answered).
+ * as ended, and its late answer is swallowed. Where the pool speaks MCP or ACP
+ * the worker is told with the protocol's cancellation (MCP
+ * notifications/cancelled, ACP session/cancel or $/cancel_request).
+ * STDIO_BUS_ENOTFOUND if no such request is pending (it may just have been
+ * answered).
  */
 int stdio_bus_cancel(stdio_bus_t *bus, const char *id, size_t id_len);
 
@@ -326,6 +335,7 @@ typedef struct stdio_bus_ext_stats {
     uint64_t unauthorized;       /* clients that did not show their token */
     uint64_t outbox_bytes;       /* bytes queued now for workers and clients */
     uint64_t tombstones;         /* given-up requests whose answer may still come, now */
+    uint64_t stale_cancels;      /* cancellations of requests that were not pending: swallowed */
 } stdio_bus_ext_stats_t;
 
 /* Fills `stats` (set stats->size first). */

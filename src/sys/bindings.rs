@@ -262,6 +262,8 @@ pub struct stdio_bus_frame {
     pub id_len: usize,
     pub session: *const ::core::ffi::c_char,
     pub session_len: usize,
+    pub request: *const ::core::ffi::c_char,
+    pub request_len: usize,
 }
 impl Default for stdio_bus_frame {
     fn default() -> Self {
@@ -566,6 +568,7 @@ pub struct stdio_bus_ext_stats {
     pub unauthorized: u64,
     pub outbox_bytes: u64,
     pub tombstones: u64,
+    pub stale_cancels: u64,
 }
 pub type stdio_bus_ext_stats_t = stdio_bus_ext_stats;
 unsafe extern "C" {

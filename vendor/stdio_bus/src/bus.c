@@ -167,6 +167,7 @@ void stdio_bus_destroy(stdio_bus_t *bus)
     sb_loop_free(&bus->ctx.loop);
     sb_buf_free(&bus->compose);
     sb_buf_free(&bus->plain);
+    sb_buf_free(&bus->request);
     sb_free(bus->ctx.scratch);
     sb_free(bus->first_host);
     sb_free(bus->first_path);

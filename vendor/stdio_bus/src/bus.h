@@ -87,6 +87,7 @@ struct stdio_bus {
     sb_letter *letters, *last_letter;
     sb_buf compose; /* a frame while it is put together */
     sb_buf plain;   /* a session name while it is decoded */
+    sb_buf request; /* the id of a request while the host hears of it */
     sb_timer retire_timer; /* when the workers of a retired pool are stopped */
     sb_timer idle_timer; /* looks for idle sessions */
     sb_timer timer; /* end of draining, or of stopping */
@@ -178,6 +179,7 @@ typedef struct {
     sb_member id;
     sb_span new_id;    /* what the edits make of it; absent: unchanged */
     sb_member session;
+    uint32_t request;  /* the pending request it belongs to without answering it, or SB_NONE */
 } sb_delivery;
 
 /* Hands a frame to a client or the host. False if it was dropped, which has been counted. */

@@ -82,6 +82,20 @@ static void point_into(stdio_bus_frame_t *frame, const sb_delivery *delivery)
     }
 }
 
+/* A copy, since the host may give the request up while it is told. False without memory. */
+static bool name_request(stdio_bus_t *bus, stdio_bus_frame_t *frame, uint32_t request)
+{
+    sb_span id;
+    if (request == SB_NONE) return true;
+    id = sb_text_span(&sb_router_request(&bus->ctx.router, request)->id);
+    bus->request.pos = bus->request.len = 0;
+    if (!sb_buf_reserve(&bus->request, id.len)) return false;
+    memcpy(bus->request.data, id.ptr, id.len);
+    frame->request = bus->request.data;
+    frame->request_len = id.len;
+    return true;
+}
+
 static bool deliver_to_host(stdio_bus_t *bus, const sb_delivery *delivery)
 {
     stdio_bus_frame_t frame = {0};
@@ -89,6 +103,7 @@ static bool deliver_to_host(stdio_bus_t *bus, const sb_delivery *delivery)
     frame.kind = delivery->kind;
     frame.worker = delivery->worker;
     frame.generation = delivery->generation;
+    if (!name_request(bus, &frame, delivery->request)) return drop(bus, "out of memory");
     if (delivery->edits != NULL) {
         frame.len = sb_splice_length(delivery->edits, delivery->frame);
         bus->compose.pos = bus->compose.len = 0;
@@ -144,6 +159,7 @@ static void deliver_answer(stdio_bus_t *bus, sb_peer *client, const sb_buf *text
 {
     sb_conn *conn = sb_conn_of(bus, client);
     sb_delivery delivery = {0};
+    delivery.request = SB_NONE;
     delivery.frame.ptr = text->data;
     delivery.frame.len = text->len;
     if (conn != NULL) {

@@ -605,9 +605,8 @@ uint32_t sb_router_session(sb_router *router, uint32_t pool, sb_span name, bool 
     return entry;
 }
 
-sb_peer *sb_session_waiter(const sb_router *router, uint32_t session)
+uint32_t sb_session_waiting(const sb_router *router, uint32_t session)
 {
     /* The list is newest first; requests that workers ask carry no session. */
-    uint32_t entry = sb_router_session_at(router, session)->requests;
-    return entry == SB_NONE ? NULL : sb_router_asker(router, sb_router_request(router, entry));
+    return sb_router_session_at(router, session)->requests;
 }

@@ -182,8 +182,8 @@ void sb_session_bind(sb_router *router, uint32_t session, sb_peer *worker);
 void sb_session_give(sb_router *router, uint32_t session, sb_peer *owner);
 void sb_session_end(sb_router *router, uint32_t session);
 
-/* The asker of the newest request pending on the session, or NULL. */
-sb_peer *sb_session_waiter(const sb_router *router, uint32_t session);
+/* The newest request pending on the session, or SB_NONE. */
+uint32_t sb_session_waiting(const sb_router *router, uint32_t session);
 
 /* The client with this key, if it is linked with the worker; or NULL. */
 sb_peer *sb_router_linked_client(const sb_router *router, uint32_t client_key, const sb_peer *worker);

@@ -11,6 +11,7 @@ static sb_delivery delivery_of(const sb_worker *worker, const sb_envelope *envel
     delivery.frame = frame;
     delivery.id = envelope->id;
     delivery.session = envelope->session;
+    delivery.request = SB_NONE;
     return delivery;
 }
 
@@ -47,26 +48,37 @@ static void deliver_response(stdio_bus_t *bus, sb_worker *worker, const sb_envel
     sb_text_free(&original);
 }
 
-/* The client a worker's own message is for; NULL: nobody's. */
-static sb_peer *find_client(stdio_bus_t *bus, sb_worker *worker, const sb_envelope *envelope, sb_span frame)
+/* Whom a worker's own message is for. */
+typedef struct {
+    sb_peer *client;  /* NULL: nobody */
+    uint32_t request; /* the pending request it belongs to, or SB_NONE */
+} addressee;
+
+/* By the session that the message names. */
+static addressee find_by_session(stdio_bus_t *bus, sb_worker *worker, const sb_envelope *envelope, sb_span frame)
 {
     sb_router *router = &bus->ctx.router;
     sb_span token = sb_session_token(envelope, frame), name = {NULL, 0};
-    sb_peer *client = NULL;
+    addressee to = {NULL, SB_NONE};
     uint32_t session;
     if (token.ptr != NULL) name = sb_plain_text(bus, token);
-    if (name.ptr != NULL) {
-        sb_bus_tell_time(bus);
-        session = sb_router_session(router, worker->pool->key, name, false);
-        if (session != SB_NONE) {
-            client = sb_session_waiter(router, session);
-            if (client == NULL) client = sb_router_session_at(router, session)->owner;
-        }
-    }
-    if (client == NULL) client = sb_router_only_client(router, &worker->peer);
+    if (name.ptr == NULL) return to;
+    sb_bus_tell_time(bus);
+    session = sb_router_session(router, worker->pool->key, name, false);
+    if (session == SB_NONE) return to;
+    to.request = sb_session_waiting(router, session);
+    to.client = to.request != SB_NONE ? sb_router_asker(router, sb_router_request(router, to.request))
+                                      : sb_router_session_at(router, session)->owner;
+    return to;
+}
+
+static addressee find_client(stdio_bus_t *bus, sb_worker *worker, const sb_envelope *envelope, sb_span frame)
+{
+    addressee to = find_by_session(bus, worker, envelope, frame);
+    if (to.client == NULL) to.client = sb_router_only_client(&bus->ctx.router, &worker->peer);
     /* With no client at all, what a worker says belongs to the host it lives with. */
-    if (client == NULL && worker->peer.links == SB_NONE && !bus->no_host) client = &bus->host;
-    return client;
+    if (to.client == NULL && worker->peer.links == SB_NONE && !bus->no_host) to.client = &bus->host;
+    return to;
 }
 
 static bool is_permission(sb_span method)
@@ -79,7 +91,8 @@ static void deliver_request(stdio_bus_t *bus, sb_worker *worker, const sb_envelo
     sb_router *router = &bus->ctx.router;
     sb_span id = sb_member_value(frame, envelope->id), token = {NULL, 0};
     bool permission = is_permission(sb_member_value(frame, envelope->method));
-    sb_peer *client = find_client(bus, worker, envelope, frame);
+    addressee to = find_client(bus, worker, envelope, frame);
+    sb_peer *client = to.client;
     sb_conn *conn = client != NULL ? sb_conn_of(bus, client) : NULL;
     sb_delivery delivery = delivery_of(worker, envelope, frame);
     char wire[SB_WIRE_MAX];
@@ -95,6 +108,7 @@ static void deliver_request(stdio_bus_t *bus, sb_worker *worker, const sb_envelo
         sb_dispatch_decline(bus, worker, id, permission);
         return;
     }
+    delivery.request = to.request;
     sb_router_request(router, entry)->permission = permission;
     if (sb_router_request(router, entry)->issued != 0) {
         edits.count = 0;
@@ -153,7 +167,7 @@ void sb_dispatch_from_worker(stdio_bus_t *bus, sb_worker *worker, sb_span frame)
 {
     sb_envelope envelope;
     sb_delivery delivery;
-    sb_peer *client;
+    addressee to;
     if (sb_envelope_scan(frame, &envelope) != SB_ENVELOPE_OK) {
         garbage(bus, worker, frame);
         return;
@@ -163,10 +177,11 @@ void sb_dispatch_from_worker(stdio_bus_t *bus, sb_worker *worker, sb_span frame)
     case SB_KIND_RESPONSE: deliver_response(bus, worker, &envelope, frame); break;
     case SB_KIND_REQUEST: deliver_request(bus, worker, &envelope, frame); break;
     case SB_KIND_NOTIFICATION:
-        client = find_client(bus, worker, &envelope, frame);
-        if (client != NULL) {
+        to = find_client(bus, worker, &envelope, frame);
+        if (to.client != NULL) {
             delivery = delivery_of(worker, &envelope, frame);
-            sb_deliver(bus, client, &delivery);
+            delivery.request = to.request;
+            sb_deliver(bus, to.client, &delivery);
         } else {
             bus->more.unattributed_frames++;
             sb_report_lost(bus, STDIO_BUS_EVENT_UNATTRIBUTED, worker, "a notification");

@@ -54,6 +54,9 @@ static void on_frame(stdio_bus_t *bus, const stdio_bus_frame_t *given, void *use
     frame->worker = given->worker;
     frame->generation = given->generation;
     if (given->id != NULL) snprintf(frame->id, sizeof frame->id, "%.*s", (int)given->id_len, given->id);
+    if (given->request != NULL) {
+        snprintf(frame->request, sizeof frame->request, "%.*s", (int)given->request_len, given->request);
+    }
     if (given->session != NULL) {
         snprintf(frame->session, sizeof frame->session, "%.*s", (int)given->session_len, given->session);
     }

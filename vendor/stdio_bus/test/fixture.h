@@ -31,7 +31,7 @@ typedef struct {
     size_t len;
     uint32_t kind, flags, generation;
     int worker, client;
-    char id[128], session[128];
+    char id[128], session[128], request[128];
 } seen_frame;
 
 typedef struct {

@@ -351,8 +351,11 @@ static void frames_carry_kind_id_session_and_worker(void)
     CHECK(seen.frame[2].kind == STDIO_BUS_FRAME_RESPONSE);
     CHECK_STR(seen.frame[0].id, "7");
     CHECK_STR(seen.frame[0].session, "\"s\"");
+    CHECK_STR(seen.frame[0].request, "\"\\u0061\"");
     CHECK_STR(seen.frame[1].id, "");
     CHECK_STR(seen.frame[1].session, "");
+    CHECK_STR(seen.frame[1].request, "");
+    CHECK_STR(seen.frame[2].request, "");
     CHECK_STR(seen.frame[2].id, "\"\\u0061\"");
     CHECK_STR(seen.frame[2].session, "\"s\"");
     for (int i = 0; i < 3; i++) {

@@ -215,7 +215,7 @@ static void the_session_used_longest_ago_makes_room(void)
     CHECK(sb_router_session(&router, 0, sb_span_of("busy"), false) == busy);
     CHECK(sb_router_session(&router, 0, sb_span_of("s1"), false) == SB_NONE);
     CHECK(sb_router_session(&router, 0, sb_span_of("s0"), false) != SB_NONE);
-    CHECK(sb_session_waiter(&router, busy) == &client[0]);
+    CHECK(sb_router_asker(&router, sb_router_request(&router, sb_session_waiting(&router, busy))) == &client[0]);
     tear_down();
 }
 
