@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{BOUND, Client, TempDir, profile_dir};
+use super::{Client, TempDir, profile_dir};
 
 /// The official Python SDKs, exactly as tested with.
 pub const ACP_SDK: &str = "agent-client-protocol==0.12.1";
@@ -135,7 +135,7 @@ impl Log {
     /// Waits until workers have read as many lines that fit, and returns them.
     #[track_caller]
     pub fn wait_for(&self, count: usize, what: &str, fits: impl Fn(&Seen) -> bool) -> Vec<Seen> {
-        let deadline = Instant::now() + WORKER_BOUND;
+        let deadline = Instant::now() + SOON;
         loop {
             let all = self.all();
             let found: Vec<_> = all.iter().filter(|seen| fits(seen)).cloned().collect();
@@ -152,8 +152,8 @@ impl Log {
     }
 }
 
-/// How long a worker may take to read what was sent to it.
-const WORKER_BOUND: Duration = Duration::from_secs(10);
+/// How long a message may be on its way: far longer than any is.
+const SOON: Duration = Duration::from_secs(15);
 
 // ---- a client ----------------------------------------------------------------------------------
 
@@ -215,7 +215,7 @@ impl Peer {
             return self.inbox.remove(at).expect("it is there");
         }
         loop {
-            let message = match self.client.line(BOUND) {
+            let message = match self.client.line(SOON) {
                 Ok(line) => {
                     serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"))
                 }
@@ -234,6 +234,12 @@ impl Peer {
         self.next(&format!("answer to {id}"), |message| {
             message.get("method").is_none() && message["id"] == id
         })
+    }
+
+    /// The next answer to any request.
+    #[track_caller]
+    pub fn answer_to_any(&mut self) -> Value {
+        self.next("answer", |message| message.get("method").is_none())
     }
 
     /// The result of a request.
@@ -264,11 +270,17 @@ impl Peer {
         self.inbox.iter().cloned().collect()
     }
 
+    /// Nothing has come so far but what was asked for.
+    #[track_caller]
+    pub fn kept_nothing(&self, what: &str) {
+        assert!(self.inbox.is_empty(), "{what}: {:?}", self.inbox);
+    }
+
     /// Makes sure, with one more round trip, that nothing has come but what was asked for.
     #[track_caller]
     pub fn got_nothing_else(&mut self) {
         self.call("fence", json!({}));
-        assert!(self.inbox.is_empty(), "came too: {:?}", self.inbox);
+        self.kept_nothing("came too");
     }
 
     // ---- MCP
@@ -351,6 +363,44 @@ pub fn mcp_initialize(name: &str, capabilities: Value) -> Value {
         "capabilities": capabilities,
         "clientInfo": {"name": name, "version": "1"},
     })
+}
+
+/// The `_meta` that every request of the stateless era has.
+pub fn modern(mut more: Value) -> Value {
+    more["io.modelcontextprotocol/protocolVersion"] = json!("2026-07-28");
+    more["io.modelcontextprotocol/clientCapabilities"] = json!({});
+    more["io.modelcontextprotocol/clientInfo"] = json!({"name": "tests", "version": "1"});
+    more
+}
+
+/// Each worker has read one handshake, and nothing before it.
+#[track_caller]
+pub fn assert_one_handshake_each(log: &Log) {
+    for pid in log.pids() {
+        let read: Vec<_> = log.of(pid).iter().map(Seen::json).collect();
+        let methods: Vec<_> = read.iter().map(|message| &message["method"]).collect();
+        let start = methods
+            .iter()
+            .take(2)
+            .map(|method| method.as_str().unwrap_or_default());
+        assert_eq!(
+            start.collect::<Vec<_>>(),
+            ["initialize", "notifications/initialized"],
+            "the start of what worker {pid} read: {read:?}"
+        );
+        let again = methods
+            .iter()
+            .skip(2)
+            .any(|method| **method == "initialize" || **method == "notifications/initialized");
+        assert!(!again, "worker {pid} was initialized twice: {methods:?}");
+    }
+}
+
+/// The first text in a tool's result.
+#[track_caller]
+pub fn tool_text(result: &Value) -> &str {
+    let text = result["content"][0]["text"].as_str();
+    text.unwrap_or_else(|| panic!("no text in {result}"))
 }
 
 /// The params of a tool call that plays these steps on a puppet.
