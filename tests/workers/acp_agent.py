@@ -52,7 +52,12 @@ class TestAgent(acp.Agent):
         await self.client.session_update(session_id=session, update=helpers.update_agent_message_text(text))
 
     async def prompt(self, session_id, prompt, **_):
-        self.cancelled[session_id].clear()
+        try:
+            return await self.turn(session_id, prompt)
+        finally:
+            self.cancelled[session_id].clear()
+
+    async def turn(self, session_id, prompt):
         text = "".join(getattr(block, "text", "") for block in prompt)
         word, _, rest = text.partition(" ")
         if word == "stream":
