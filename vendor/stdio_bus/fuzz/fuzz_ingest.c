@@ -331,15 +331,35 @@ static void run_op(char op, sb_span text)
     if (!capital) step();
 }
 
-/* Those that clients named outlive everything but end_session. */
+/* Those that clients named outlive everything but end_session, and the host is a client that does not leave. */
 static void end_sessions(void)
 {
     sb_router *router = &bus->ctx.router;
-    CHECK(stdio_bus_session_count(bus) <= 6);
-    while (router->oldest != SB_NONE) {
-        CHECK(sb_router_session_at(router, router->oldest)->worker == NULL);
-        CHECK(sb_router_session_at(router, router->oldest)->requests == SB_NONE);
-        sb_session_end(router, router->oldest);
+    CHECK(stdio_bus_session_count(bus) <= 7);
+    while (router->idle.oldest != SB_NONE) {
+        CHECK(sb_router_session_at(router, router->idle.oldest)->worker == NULL);
+        sb_session_end(router, router->idle.oldest);
+    }
+    while (router->kept.oldest != SB_NONE) {
+        const sb_session *session = sb_router_session_at(router, router->kept.oldest);
+        CHECK(session->own && session->owner == &bus->host && session->worker == NULL);
+        CHECK(session->requests == SB_NONE && session->ending == SB_NONE);
+        sb_session_end(router, router->kept.oldest);
+    }
+}
+
+/* What the pools have learned stays; forgotten here, so that each input starts alike. */
+static void forget_handshakes(void)
+{
+    for (size_t i = 0; i < bus->pool_count; i++) {
+        sb_pool *pool = bus->pools[i];
+        CHECK(pool->head == NULL && pool->queued_bytes == 0);
+        sb_router_remove(&bus->ctx.router, &pool->waiting); /* its links to the host */
+        sb_timer_cancel(&bus->ctx.loop.timers, &pool->hello.timer);
+        pool->hello.protocol = pool->config.protocol;
+        pool->hello.era = SB_ERA_UNKNOWN;
+        pool->hello.params.len = pool->hello.result.len = 0;
+        pool->hello.asker = SB_NONE;
     }
 }
 
@@ -354,6 +374,7 @@ static void check_nothing_is_left(void)
     CHECK(owed == 0);
     CHECK(stdio_bus_client_count(bus) == 0 && stdio_bus_worker_count(bus) == 0);
     end_sessions();
+    forget_handshakes();
     /* The host may still answer what workers that are gone have asked it. */
     while (bus->host.tombs.head != SB_NONE) sb_router_end(router, bus->host.tombs.head);
     CHECK(stdio_bus_pending_count(bus) == 0 && stdio_bus_session_count(bus) == 0);
