@@ -29,6 +29,7 @@ fn mcp(client: Client) -> Peer {
 /// Number 7. Returns how long the errors took.
 fn a_hundred_pending_on_a_killed_worker() -> Duration {
     let (bus, log) = puppets("mcp", 2, &[]);
+    log.prepare(bus.tcp_client(), 2);
     let mut victim = mcp(bus.unix_client());
     let pid = victim.call("pid", json!({})).as_u64().expect("a number") as u32;
     let ids = [(); 100].map(|()| victim.request("tools/call", play(json!([]))));
@@ -259,6 +260,7 @@ fn clients_of_a_killed_worker_go_on_and_a_third_disturbs_nobody() {
         let pid = |peer: &mut Peer| peer.call("pid", json!({})).as_u64().expect("a number") as u32;
         let mut second = Peer::new(bus.tcp_client());
         second.initialize_mcp_as("second", json!({}));
+        log.wait_until_ready(2);
         let pids = [pid(&mut first), pid(&mut second)];
         kill_now(pids[0]);
         assert_gone(&pids[..1], BOUND); // the bus knows
@@ -270,9 +272,7 @@ fn clients_of_a_killed_worker_go_on_and_a_third_disturbs_nobody() {
         let again = third.initialize_mcp_as("third", json!({"sampling": {}, "elicitation": {}}));
         assert_eq!(again, answered, "answered from the record");
         pid(&mut third);
-        log.wait_for(3, "the fresh worker's handshake", |seen| {
-            seen.is("notifications/initialized")
-        });
+        log.wait_until_ready(3);
         assert_one_handshake_each(&log);
         for seen in log.with_method("initialize") {
             let params = &seen.json()["params"];

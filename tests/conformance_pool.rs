@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::fs;
+
 use common::peer::*;
 use common::{BOUND, Program, alone, alone_async, assert_gone, python, wait_until};
 use serde_json::json;
@@ -17,6 +19,7 @@ fn a_killed_server_is_replaced_and_none_of_three_clients_initializes_again() {
         let log = Log::new();
         let pool = python_pool(&python, "server", "mcp_server.py", 2, &log);
         let bus = Program::start(&config(&[pool]), UNIX_AND_TCP);
+        log.prepare(bus.unix_client(), 2);
         let clients = [bus.unix_client(), bus.tcp_client(), bus.unix_client()];
         let mut peers = clients.map(Peer::new);
         let pid = |peer: &mut Peer| {
@@ -39,15 +42,42 @@ fn a_killed_server_is_replaced_and_none_of_three_clients_initializes_again() {
                 assert_eq!(after[n], before[n], "client {n} lost its server");
             }
         }
-        log.wait_for(3, "the successor's handshake", |seen| {
-            seen.is("notifications/initialized")
-        });
+        log.wait_until_ready(3);
         assert_one_handshake_each(&log);
         for peer in &mut peers {
             let call = peer.tool("echo", json!({"text": "still here"}));
             assert_eq!(tool_text(&peer.result(call)), "still here");
             peer.kept_nothing("more came");
         }
+    });
+}
+
+/// Clients do not have to wait for all servers to have a fair share of them.
+#[test]
+fn clients_that_come_before_the_second_server_is_ready_are_spread_all_the_same() {
+    alone(|| {
+        let log = Log::new();
+        let (lock, go) = (log.beside("lock"), log.beside("go"));
+        let mut pool = puppet_pool("p", "mcp", 2, &log, &[]);
+        // whoever comes second starts when the file is there
+        let script = format!(
+            "mkdir {lock:?} 2>/dev/null || while ! [ -e {go:?} ]; do sleep 0.01; done; exec \"$0\" \"$@\""
+        );
+        let mut args = vec![json!("-c"), json!(script), pool["command"].take()];
+        args.extend(pool["args"].as_array().cloned().expect("a list"));
+        (pool["command"], pool["args"]) = (json!("sh"), json!(args));
+        let bus = Program::start(&config(&[pool]), UNIX_AND_TCP);
+        let mut peers = [bus.unix_client(), bus.tcp_client()].map(Peer::new);
+        for peer in &mut peers {
+            peer.initialize_mcp();
+        }
+        fs::write(go, "").expect("the second can start");
+        log.wait_until_ready(2);
+        let pids = peers.each_mut().map(|peer| peer.call("pid", json!({})));
+        assert_ne!(
+            pids[0], pids[1],
+            "one server has both clients, the other has none"
+        );
     });
 }
 
@@ -62,6 +92,7 @@ fn a_call_waits_for_the_successor_of_a_pools_only_server() {
         for peer in &mut peers {
             peer.initialize_mcp();
         }
+        peers[0].call("echo", json!({})); // the server has read all that came before
         for kills in 1..=2 {
             let pid = *log.pids().last().expect("a server");
             kill_now(pid);
@@ -277,9 +308,7 @@ fn a_pool_with_an_initialize_of_its_own_shakes_hands_before_any_client_comes() {
         let mut pool = puppet_pool("p", "mcp", 2, &log, &[]);
         pool["initialize"] = mcp_initialize("the pool", json!({"roots": {}}));
         let bus = Program::start(&config(&[pool]), UNIX_AND_TCP);
-        log.wait_for(2, "both handshakes", |seen| {
-            seen.is("notifications/initialized")
-        });
+        log.wait_until_ready(2);
         let mut peer = Peer::new(bus.unix_client());
         let result = peer.initialize_mcp_as("late", json!({"sampling": {}}));
         assert_eq!(result["serverInfo"]["name"], "puppet");

@@ -91,7 +91,8 @@ fn lines_of_every_shape_pass_both_ways_under_a_handshake() {
 #[test]
 fn two_workers_and_two_clients_that_all_count_from_0_keep_their_answers_apart() {
     alone(|| {
-        let (bus, _log) = puppets("mcp", 2, &[]);
+        let (bus, log) = puppets("mcp", 2, &[]);
+        log.prepare(bus.unix_client(), 2);
         let mut clients = [Peer::new(bus.unix_client()), Peer::new(bus.tcp_client())];
         for peer in &mut clients {
             assert_eq!(peer.initialize_mcp()["serverInfo"]["name"], "puppet");

@@ -125,6 +125,22 @@ impl Log {
             .collect()
     }
 
+    /// Waits until this many servers have shaken hands.
+    #[track_caller]
+    pub fn wait_until_ready(&self, servers: usize) {
+        self.wait_for(servers, "the end of its handshake", |seen| {
+            seen.is("notifications/initialized")
+        });
+    }
+
+    /// Lets a client of its own make a pool of MCP servers ready, so that those which come after it
+    /// have the choice of them all.
+    #[track_caller]
+    pub fn prepare(&self, client: Client, servers: usize) {
+        Peer::new(client).initialize_mcp();
+        self.wait_until_ready(servers);
+    }
+
     /// Waits until a worker has read a line that fits, and returns the first such.
     #[track_caller]
     pub fn wait(&self, what: &str, fits: impl Fn(&Seen) -> bool) -> Seen {
