@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use common::peer::*;
-use common::{Program, alone, python};
+use common::{BOUND, Program, alone, python, wait_until};
 use serde_json::{Value, json};
 
 /// A program with one agent of the official Python SDK.
@@ -319,5 +319,91 @@ fn a_permission_of_a_killed_agent_is_void_for_the_official_sdks_successor() {
         peer.reply(&new, outcome("no"));
         assert_ended(&mut peer, second, "end_turn");
         assert_eq!(peer.chunks(&session), ["outcome=selected:no"]);
+    });
+}
+
+/// Where sessions go: to the worker with the fewest, and then always there.
+#[test]
+fn sessions_are_spread_over_agents_and_their_prompts_follow_them() {
+    alone(|| {
+        let (bus, log) = puppets("acp", 2, &[]);
+        let mut peers = [bus.unix_client(), bus.tcp_client()].map(acp);
+        // a client stays with its agent, so each look needs one of its own
+        let mut pids = std::collections::HashSet::new();
+        wait_until("both agents are ready", BOUND, || {
+            pids.insert(acp(bus.unix_client()).call("pid", json!({})).to_string());
+            pids.len() == 2
+        });
+        let pid_of = |session: &str| {
+            session
+                .split('-')
+                .nth(1)
+                .map(|pid| pid.parse::<u32>().expect("a pid"))
+        };
+        let sessions: Vec<_> = (0..6).map(|n| peers[n % 2].new_session()).collect();
+        for pid in log.pids() {
+            let own = sessions
+                .iter()
+                .filter(|session| pid_of(session) == Some(pid))
+                .count();
+            assert_eq!(own, 3, "agent {pid} has {own} of {sessions:?}");
+        }
+        for (n, session) in sessions.iter().enumerate() {
+            // also when the other client uses it
+            for peer in [n % 2, (n + 1) % 2] {
+                let steps = json!([answers("$PID")]);
+                let id = peers[peer].request(
+                    "session/prompt",
+                    json!({"sessionId": session, "play": steps}),
+                );
+                assert_eq!(json!(pid_of(session)), peers[peer].result(id), "{session}");
+            }
+        }
+    });
+}
+
+/// A session that is loaded: its history comes before the answer, and its messages go where it is.
+#[test]
+fn a_loaded_session_brings_its_history_first_and_stays_on_its_agent() {
+    alone(|| {
+        let (bus, _log) = puppets("acp", 2, &[]);
+        for (n, client) in [bus.unix_client(), bus.tcp_client()]
+            .into_iter()
+            .enumerate()
+        {
+            let mut peer = acp(client);
+            let session = format!("from yesterday {n}");
+            let update = r#"{"jsonrpc":"2.0","method":"session/update","params":{"sessionId":$SESSION,"update":{"sessionUpdate":"user_message_chunk","content":{"type":"text","text":"old"}}}}"#;
+            let params = json!({
+                "sessionId": session, "cwd": "/", "mcpServers": [],
+                "play": [update, update, answers("{\"pid\":$PID}")],
+            });
+            let load = peer.request("session/load", params);
+            let loaded = peer.result(load);
+            let history = peer.kept();
+            assert_eq!(
+                history.len(),
+                2,
+                "history came before the answer: {history:?}"
+            );
+            assert!(
+                history
+                    .iter()
+                    .all(|note| note["params"]["sessionId"] == session)
+            );
+            for _ in 0..3 {
+                let steps = json!([update, answers("$PID")]);
+                let id = peer.request(
+                    "session/prompt",
+                    json!({"sessionId": session, "play": steps}),
+                );
+                assert_eq!(
+                    peer.result(id),
+                    loaded["pid"],
+                    "another agent than the session's"
+                );
+            }
+            assert_eq!(peer.kept().len(), 5, "an update of each turn");
+        }
     });
 }

@@ -378,3 +378,52 @@ fn a_change_of_the_tools_reaches_every_client_of_the_server() {
         }
     });
 }
+
+/// The names that a server gives its requests are mapped, too: its progress token, and in its cancel.
+#[test]
+fn what_a_server_calls_its_requests_is_mapped_both_ways() {
+    alone(|| {
+        let (bus, log) = puppets("mcp", 2, &[]);
+        log.prepare(bus.unix_client(), 2);
+        let mut peers = [bus.unix_client(), bus.tcp_client()].map(mcp);
+        let ask = r#"{"jsonrpc":"2.0","id":0,"method":"sampling/createMessage","params":{"_meta":{"progressToken":0}}}"#;
+        let cancel =
+            r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":0}}"#;
+        let told = |peer: &mut Peer, asked: &Value| {
+            let token = &asked["params"]["_meta"]["progressToken"];
+            let n = json!({"progressToken": token, "progress": 1});
+            peer.notify("notifications/progress", n);
+        };
+        // each client's server asks with the same id and token
+        let steps = json!([
+            ask,
+            on("notifications/progress", json!([cancel, answers("$GOT")]))
+        ]);
+        let calls = peers
+            .each_mut()
+            .map(|peer| peer.request("tools/call", play(steps.clone())));
+        let asked = peers
+            .each_mut()
+            .map(|peer| peer.message("sampling/createMessage"));
+        for n in [1, 0] {
+            told(&mut peers[n], &asked[n]);
+        }
+        for n in [0, 1] {
+            let got = peers[n].result(calls[n]);
+            assert_eq!(got["progressToken"], 0, "the server's own token: {got}");
+            let cancel = peers[n].message("notifications/cancelled");
+            let named = &cancel["params"]["requestId"];
+            assert_eq!(
+                *named, asked[n]["id"],
+                "the id that the client knows: {cancel}"
+            );
+            peers[n].reply(&asked[n], json!("too late"));
+            peers[n].got_nothing_else();
+        }
+        let late = log.all().iter().any(|seen| seen.line.contains("too late"));
+        assert!(
+            !late,
+            "an answer to what the server has cancelled reached it"
+        );
+    });
+}

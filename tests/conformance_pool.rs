@@ -319,3 +319,143 @@ fn a_pool_with_an_initialize_of_its_own_shakes_hands_before_any_client_comes() {
         }
     });
 }
+
+/// Later clients are told what was negotiated, whatever they ask for.
+#[test]
+fn a_later_client_is_answered_with_the_version_that_was_negotiated() {
+    alone(|| {
+        let log = Log::new();
+        let pools = ["mcp", "acp"].map(|id| puppet_pool(id, "auto", 1, &log, &[]));
+        let bus = Program::start(&config(&pools), UNIX_AND_TCP);
+        let mut first = Peer::with(bus.unix_client(), json!({"pool": "mcp"}));
+        first.initialize_mcp();
+        for version in ["2024-11-05", "2025-11-25", "1999-01-01"] {
+            let mut later = Peer::with(bus.tcp_client(), json!({"pool": "mcp"}));
+            let mut hello = mcp_initialize("later", json!({}));
+            hello["protocolVersion"] = json!(version);
+            let answer = later.call("initialize", hello);
+            assert_eq!(
+                answer["protocolVersion"], "2025-06-18",
+                "asked for {version}"
+            );
+            later.notify("notifications/initialized", json!({}));
+            later.call("echo", json!({}));
+        }
+        let mut first = Peer::with(bus.unix_client(), json!({"pool": "acp"}));
+        first.initialize_acp();
+        let mut later = Peer::with(bus.tcp_client(), json!({"pool": "acp"}));
+        let answer = later.call(
+            "initialize",
+            json!({"protocolVersion": 2, "clientCapabilities": {}}),
+        );
+        assert_eq!(answer["protocolVersion"], 1);
+        later.new_session();
+        assert_eq!(log.with_method("initialize").len(), 2, "one for each pool");
+    });
+}
+
+/// A handshake that the server refuses is its client's affair; the next client has its own try.
+#[test]
+fn a_handshake_that_the_server_refuses_is_told_and_can_be_tried_again() {
+    alone(|| {
+        let log = Log::new();
+        let bus = Program::start(
+            &config(&[puppet_pool("p", "mcp", 2, &log, &[])]),
+            UNIX_AND_TCP,
+        );
+        let mut refused = Peer::new(bus.unix_client());
+        let mut hello = mcp_initialize("refused", json!({}));
+        let error = r#"{"jsonrpc":"2.0","id":$ID,"error":{"code":-32602,"message":"no","data":{"supported":["x"]}}}"#;
+        hello["play"] = json!([error]);
+        let id = refused.request("initialize", hello);
+        let answer = refused.answer(id);
+        assert_eq!(
+            answer["error"]["code"], -32602,
+            "not the server's own error: {answer}"
+        );
+        assert_eq!(answer["error"]["data"]["supported"][0], "x", "{answer}");
+
+        let mut welcome = Peer::new(bus.tcp_client());
+        assert_eq!(welcome.initialize_mcp()["serverInfo"]["name"], "puppet");
+        welcome.call("echo", json!({}));
+        let names: Vec<_> = log
+            .with_method("notifications/initialized")
+            .iter()
+            .map(|seen| log.of(seen.pid))
+            .map(|read| {
+                read.iter()
+                    .rfind(|seen| seen.is("initialize"))
+                    .expect("before it")
+                    .json()
+            })
+            .map(|hello| hello["params"]["clientInfo"]["name"].clone())
+            .collect();
+        assert!(
+            names.iter().all(|name| name == "tests"),
+            "greeted again with {names:?}"
+        );
+    });
+}
+
+/// A client need not wait for its handshake before it says more.
+#[test]
+fn what_comes_right_behind_a_handshake_is_answered_behind_it() {
+    alone(|| {
+        let log = Log::new();
+        let bus = Program::start(
+            &config(&[puppet_pool("p", "auto", 2, &log, &[])]),
+            UNIX_AND_TCP,
+        );
+        for client in [bus.unix_client(), bus.tcp_client()] {
+            let mut peer = Peer::new(client);
+            let hello = peer.request("initialize", mcp_initialize("hasty", json!({})));
+            peer.notify("notifications/initialized", json!({}));
+            let calls = [1, 2, 3].map(|n| peer.request("echo", json!({ "n": n })));
+            for (n, call) in [1, 2, 3].into_iter().zip(calls) {
+                assert_eq!(peer.result(call)["n"], n);
+            }
+            assert_eq!(peer.result(hello)["serverInfo"]["name"], "puppet");
+        }
+        log.wait_until_ready(2);
+        assert_one_handshake_each(&log);
+    });
+}
+
+/// One pool serves one era; a client of the other one is told so and harms nobody.
+#[test]
+fn a_client_of_another_era_is_told_so_and_the_server_hears_nothing_of_it() {
+    alone(|| {
+        let log = Log::new();
+        let pools = ["old", "new"].map(|id| puppet_pool(id, "auto", 1, &log, &[]));
+        let bus = Program::start(&config(&pools), UNIX_AND_TCP);
+        let [mut old, mut new] =
+            ["old", "new"].map(|pool| Peer::with(bus.unix_client(), json!({ "pool": pool })));
+        old.initialize_mcp();
+        new.call("server/discover", json!({"_meta": modern(json!({}))}));
+
+        let id = old.request("tools/list", json!({"_meta": modern(json!({}))}));
+        let answer = old.answer(id);
+        assert!(
+            answer["error"]["code"].is_i64(),
+            "served in the wrong era: {answer}"
+        );
+        let id = new.request("initialize", mcp_initialize("late", json!({})));
+        let answer = new.answer(id);
+        assert!(
+            answer["error"]["code"].is_i64(),
+            "served in the wrong era: {answer}"
+        );
+
+        assert!(
+            log.with_method("tools/list").is_empty(),
+            "a stateless request in a handshake"
+        );
+        assert_eq!(
+            log.with_method("initialize").len(),
+            1,
+            "a handshake in the stateless era"
+        );
+        old.call("echo", json!({}));
+        new.call("tools/call", json!({"_meta": modern(json!({}))}));
+    });
+}
