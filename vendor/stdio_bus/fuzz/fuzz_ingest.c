@@ -335,11 +335,10 @@ static void run_op(char op, sb_span text)
 static void end_sessions(void)
 {
     sb_router *router = &bus->ctx.router;
-    CHECK(stdio_bus_session_count(bus) <= 6);
-    while (router->oldest != SB_NONE) {
-        CHECK(sb_router_session_at(router, router->oldest)->worker == NULL);
-        CHECK(sb_router_session_at(router, router->oldest)->requests == SB_NONE);
-        sb_session_end(router, router->oldest);
+    CHECK(stdio_bus_session_count(bus) <= 6 && router->waiting.oldest == SB_NONE);
+    while (router->idle.oldest != SB_NONE) {
+        CHECK(sb_router_session_at(router, router->idle.oldest)->worker == NULL);
+        sb_session_end(router, router->idle.oldest);
     }
 }
 

@@ -116,9 +116,6 @@ void sb_bus_settle(stdio_bus_t *bus);
 /* A session is used: the router has to know when, where idle ones are to be ended. */
 void sb_bus_tell_time(stdio_bus_t *bus);
 
-/* A session was used: makes sure that idle ones are looked for, where they are to be ended. */
-void sb_bus_watch_idle(stdio_bus_t *bus);
-
 /* stdio_bus_stop_within without its checks. */
 int sb_bus_stop(stdio_bus_t *bus, uint64_t timeout_ms);
 

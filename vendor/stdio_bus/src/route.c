@@ -177,7 +177,6 @@ static int send_to_pool(stdio_bus_t *bus, const sb_sender *sender, sb_pool *pool
     if (session_name.ptr != NULL) {
         sb_bus_tell_time(bus);
         session = sb_router_session(router, pool->key, session_name, true);
-        sb_bus_watch_idle(bus);
     }
     if (session_name.ptr == NULL || session != SB_NONE) {
         worker = find_worker(bus, pool, session);

@@ -8,7 +8,7 @@ void sb_router_init(sb_router *router, uint64_t seed, uint32_t max_sessions)
     router->seed = seed;
     router->max_sessions = max_sessions;
     router->max_tombs = 65536;
-    router->newest = router->oldest = SB_NONE;
+    router->idle.newest = router->idle.oldest = router->waiting.newest = router->waiting.oldest = SB_NONE;
     sb_slab_init(&router->links, sizeof(sb_link));
     sb_slab_init(&router->requests, sizeof(sb_request));
     sb_slab_init(&router->sessions, sizeof(sb_session));
@@ -252,6 +252,36 @@ sb_peer *sb_router_asker(const sb_router *router, const sb_request *request)
     return request->up ? link->worker : link->client;
 }
 
+static void age_unlink(sb_router *router, sb_session_list *list, uint32_t entry)
+{
+    sb_session *session = sb_router_session_at(router, entry);
+    if (session->newer != SB_NONE) {
+        sb_router_session_at(router, session->newer)->older = session->older;
+    } else {
+        list->newest = session->older;
+    }
+    if (session->older != SB_NONE) {
+        sb_router_session_at(router, session->older)->newer = session->newer;
+    } else {
+        list->oldest = session->newer;
+    }
+}
+
+/* Puts a session, which is used just now, at the newest end. */
+static void age_link(sb_router *router, sb_session_list *list, uint32_t entry)
+{
+    sb_session *session = sb_router_session_at(router, entry);
+    session->used_at = router->now;
+    session->newer = SB_NONE;
+    session->older = list->newest;
+    if (list->newest != SB_NONE) {
+        sb_router_session_at(router, list->newest)->newer = entry;
+    } else {
+        list->oldest = entry;
+    }
+    list->newest = entry;
+}
+
 static void session_attach(sb_router *router, uint32_t session, uint32_t entry)
 {
     sb_request *request = sb_router_request(router, entry);
@@ -261,6 +291,9 @@ static void session_attach(sb_router *router, uint32_t session, uint32_t entry)
     request->next_of_session = sb_router_session_at(router, session)->requests;
     if (request->next_of_session != SB_NONE) {
         sb_router_request(router, request->next_of_session)->prev_of_session = entry;
+    } else {
+        age_unlink(router, &router->idle, session);
+        age_link(router, &router->waiting, session);
     }
     sb_router_session_at(router, session)->requests = entry;
 }
@@ -268,16 +301,21 @@ static void session_attach(sb_router *router, uint32_t session, uint32_t entry)
 static void session_detach(sb_router *router, uint32_t entry)
 {
     sb_request *request = sb_router_request(router, entry);
-    if (request->session == SB_NONE) return;
+    uint32_t session = request->session;
+    if (session == SB_NONE) return;
     if (request->next_of_session != SB_NONE) {
         sb_router_request(router, request->next_of_session)->prev_of_session = request->prev_of_session;
     }
     if (request->prev_of_session != SB_NONE) {
         sb_router_request(router, request->prev_of_session)->next_of_session = request->next_of_session;
     } else {
-        sb_router_session_at(router, request->session)->requests = request->next_of_session;
+        sb_router_session_at(router, session)->requests = request->next_of_session;
     }
     request->session = SB_NONE;
+    if (sb_router_session_at(router, session)->requests == SB_NONE) {
+        age_unlink(router, &router->waiting, session);
+        age_link(router, &router->idle, session);
+    }
 }
 
 static void load_changed(sb_peer *holder)
@@ -447,35 +485,6 @@ static uint32_t name_hash(const sb_router *router, uint32_t pool, sb_span name)
     return sb_hash(router->seed, (uint64_t)pool << 8 | 4, name);
 }
 
-static void age_unlink(sb_router *router, uint32_t entry)
-{
-    sb_session *session = sb_router_session_at(router, entry);
-    if (session->newer != SB_NONE) {
-        sb_router_session_at(router, session->newer)->older = session->older;
-    } else {
-        router->newest = session->older;
-    }
-    if (session->older != SB_NONE) {
-        sb_router_session_at(router, session->older)->newer = session->newer;
-    } else {
-        router->oldest = session->newer;
-    }
-}
-
-static void age_link(sb_router *router, uint32_t entry)
-{
-    sb_session *session = sb_router_session_at(router, entry);
-    session->used_at = router->now;
-    session->newer = SB_NONE;
-    session->older = router->newest;
-    if (router->newest != SB_NONE) {
-        sb_router_session_at(router, router->newest)->newer = entry;
-    } else {
-        router->oldest = entry;
-    }
-    router->newest = entry;
-}
-
 void sb_session_bind(sb_router *router, uint32_t entry, sb_peer *worker)
 {
     sb_session *session = sb_router_session_at(router, entry);
@@ -528,48 +537,41 @@ void sb_session_end(sb_router *router, uint32_t entry)
     while (session->requests != SB_NONE) session_detach(router, session->requests);
     sb_session_bind(router, entry, NULL);
     sb_session_give(router, entry, NULL);
-    age_unlink(router, entry);
+    age_unlink(router, &router->idle, entry);
     sb_index_remove(&router->by_name, name_hash(router, session->pool, sb_text_span(&session->name)), entry);
     sb_text_free(&session->name);
     sb_slab_give(&router->sessions, entry);
 }
 
-/* Ends the session used longest ago that waits for nothing. Looks at a few only, to stay bounded. */
-static bool evict(sb_router *router)
-{
-    uint32_t entry = router->oldest;
-    for (int tries = 0; entry != SB_NONE && tries < 16; tries++) {
-        if (sb_router_session_at(router, entry)->requests == SB_NONE) {
-            sb_session_end(router, entry);
-            return true;
-        }
-        entry = sb_router_session_at(router, entry)->newer;
-    }
-    return false;
-}
-
 void sb_router_end_idle(sb_router *router, uint32_t before)
 {
-    while (router->oldest != SB_NONE && sb_router_session_at(router, router->oldest)->used_at < before) {
-        uint32_t entry = router->oldest;
-        if (sb_router_session_at(router, entry)->requests == SB_NONE) {
-            sb_session_end(router, entry);
-        } else {
-            /* It is in use as long as it waits. */
-            age_unlink(router, entry);
-            age_link(router, entry);
-        }
+    while (router->idle.oldest != SB_NONE && sb_router_session_at(router, router->idle.oldest)->used_at < before) {
+        sb_session_end(router, router->idle.oldest);
+    }
+}
+
+static void end_sessions_of(sb_router *router, uint32_t pool, uint32_t oldest)
+{
+    for (uint32_t entry = oldest; entry != SB_NONE;) {
+        uint32_t newer = sb_router_session_at(router, entry)->newer;
+        if (sb_router_session_at(router, entry)->pool == pool) sb_session_end(router, entry);
+        entry = newer;
     }
 }
 
 void sb_router_end_sessions(sb_router *router, uint32_t pool)
 {
-    uint32_t entry = router->oldest;
-    while (entry != SB_NONE) {
-        uint32_t newer = sb_router_session_at(router, entry)->newer;
-        if (sb_router_session_at(router, entry)->pool == pool) sb_session_end(router, entry);
-        entry = newer;
-    }
+    end_sessions_of(router, pool, router->idle.oldest);
+    end_sessions_of(router, pool, router->waiting.oldest);
+}
+
+/* Room for one more session, if need be that of the one that was used longest ago and waits for nothing. */
+static bool make_room(sb_router *router)
+{
+    if (router->sessions.used < router->max_sessions) return true;
+    if (router->idle.oldest == SB_NONE) return false;
+    sb_session_end(router, router->idle.oldest);
+    return true;
 }
 
 uint32_t sb_router_session(sb_router *router, uint32_t pool, sb_span name, bool create)
@@ -579,16 +581,14 @@ uint32_t sb_router_session(sb_router *router, uint32_t pool, sb_span name, bool 
     while ((entry = sb_index_next(&router->by_name, hash, &at)) != SB_NONE) {
         session = sb_router_session_at(router, entry);
         if (session->pool != pool || !sb_span_eq(sb_text_span(&session->name), name)) continue;
-        session->used_at = router->now;
-        if (router->newest != entry) {
-            age_unlink(router, entry);
-            age_link(router, entry);
+        if (session->requests == SB_NONE) {
+            age_unlink(router, &router->idle, entry);
+            age_link(router, &router->idle, entry);
         }
         return entry;
     }
     if (!create) return SB_NONE;
-    if (router->sessions.used >= router->max_sessions && !evict(router)) return SB_NONE;
-    if (!sb_index_reserve(&router->by_name)) return SB_NONE;
+    if (!make_room(router) || !sb_index_reserve(&router->by_name)) return SB_NONE;
     entry = sb_slab_take(&router->sessions);
     if (entry == SB_NONE) return SB_NONE;
     session = sb_router_session_at(router, entry);
@@ -600,7 +600,7 @@ uint32_t sb_router_session(sb_router *router, uint32_t pool, sb_span name, bool 
     session->owner = NULL;
     session->requests = SB_NONE;
     session->worker = NULL;
-    age_link(router, entry);
+    age_link(router, &router->idle, entry);
     sb_index_insert(&router->by_name, hash, entry);
     return entry;
 }

@@ -69,7 +69,7 @@ typedef struct {
 typedef struct {
     uint32_t next_of_worker, prev_of_worker; /* sessions bound to that worker */
     uint32_t next_of_owner, prev_of_owner;   /* sessions that belong to that client */
-    uint32_t newer, older;                   /* by last use */
+    uint32_t newer, older;                   /* in the list it stands in */
     uint32_t pool;
     uint32_t requests; /* first request of it that waits for an answer */
     uint32_t used_at;  /* seconds */
@@ -77,6 +77,11 @@ typedef struct {
     sb_peer *owner;    /* the client it belongs to; NULL: the next one to use it */
     sb_text name;
 } sb_session;
+
+typedef struct {
+    uint32_t newest;
+    uint32_t oldest;
+} sb_session_list;
 
 typedef struct {
     uint64_t seed;
@@ -91,7 +96,8 @@ typedef struct {
     sb_index by_wire;   /* (holder, id on the wire) -> request */
     sb_index by_origin; /* (asker, own id) -> request, where the bus made up the id on the wire */
     sb_index by_name;   /* (pool, name) -> session */
-    uint32_t newest, oldest; /* sessions by last use */
+    sb_session_list idle;    /* sessions that wait for nothing, by last use: these may be ended */
+    sb_session_list waiting; /* those with requests pending */
     uint32_t now;            /* seconds, as the caller last said: when a session is used */
 } sb_router;
 
@@ -172,7 +178,7 @@ void sb_router_remove(sb_router *router, sb_peer *peer);
  */
 uint32_t sb_router_session(sb_router *router, uint32_t pool, sb_span name, bool create);
 
-/* Ends the sessions that were last used before `before` (seconds) and wait for nothing. */
+/* Ends the sessions that wait for nothing and were last used, or had their last answer, before `before` (seconds). */
 void sb_router_end_idle(sb_router *router, uint32_t before);
 
 /* Ends every session of a pool that is no more. */
