@@ -109,6 +109,7 @@ static void deliver_request(stdio_bus_t *bus, sb_worker *worker, const sb_envelo
         return;
     }
     delivery.request = to.request;
+    if (conn != NULL) sb_router_request(router, entry)->at = conn->sink.queued;
     sb_router_request(router, entry)->permission = permission;
     if (sb_router_request(router, entry)->issued != 0) {
         edits.count = 0;
