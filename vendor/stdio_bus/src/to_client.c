@@ -237,6 +237,7 @@ static void deliver_request(stdio_bus_t *bus, message *m)
         sb_dispatch_decline(bus, m->worker, id, m->meaning);
         return;
     }
+    if (conn != NULL) sb_router_request(router, entry)->at = conn->sink.queued;
     sb_router_request(router, entry)->meaning = m->meaning & 15u;
     if (sb_router_request(router, entry)->issued != 0) sb_splice_replace(&m->edits, m->envelope->id, token);
     progress = issue ? sb_protocol_asked_token(sb_protocol_meta(m->params)) : id;
