@@ -203,6 +203,13 @@ void sb_dispatch_decline_answered(stdio_bus_t *bus, sb_peer *client, sb_span id)
 /* A pool has failed: everything in its queue ends with this error. */
 void sb_dispatch_fail_queued(stdio_bus_t *bus, sb_pool *pool, const sb_error *error);
 
+/*
+ * Somebody is gone whose sink has been closed: counts as dropped what had not
+ * been written, and returns how much that is. Requests are not in it: they end
+ * in their own way. To be called while the router still knows them.
+ */
+uint32_t sb_dispatch_count_unsent(stdio_bus_t *bus, const sb_peer *peer, const sb_sink *sink);
+
 /* A worker is gone: everything it had to answer ends with this error, which is told what had been sent. */
 void sb_dispatch_fail_held(stdio_bus_t *bus, sb_worker *worker, sb_error *error);
 
@@ -346,6 +353,8 @@ void sb_report_log(sb_ctx *ctx, int level, const char *message);
 /* An event about a worker (NULL for none), filled as far as its kind needs it. */
 void sb_report_worker(stdio_bus_t *bus, uint32_t kind, sb_worker *worker, sb_span text, uint32_t delay_ms);
 void sb_report_client(stdio_bus_t *bus, uint32_t kind, const sb_conn *conn, const char *text);
+/* What sb_dispatch_count_unsent has counted; about a worker or a client, the other is NULL. */
+void sb_report_unsent(stdio_bus_t *bus, sb_worker *worker, const sb_conn *conn, uint32_t count, const char *why);
 void sb_report_lost(stdio_bus_t *bus, uint32_t kind, sb_worker *worker, const char *why);
 
 /* hooks.c: joins the parts below the bus to it. */

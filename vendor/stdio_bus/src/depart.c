@@ -35,6 +35,17 @@ void sb_dispatch_fail_queued(stdio_bus_t *bus, sb_pool *pool, const sb_error *er
     }
 }
 
+uint32_t sb_dispatch_count_unsent(stdio_bus_t *bus, const sb_peer *peer, const sb_sink *sink)
+{
+    uint32_t lost = sink->unsent, requests;
+    if (lost == 0) return 0;
+    requests = sb_router_held_since(&bus->ctx.router, peer, sink->unsent_at);
+    /* The request for which a client was closed, since there was no room, is among them without having been queued. */
+    lost = lost > requests ? lost - requests : 0;
+    bus->more.dropped_frames += lost;
+    return lost;
+}
+
 void sb_dispatch_fail_held(stdio_bus_t *bus, sb_worker *worker, sb_error *error)
 {
     uint32_t entry;

@@ -8,15 +8,11 @@
 
 static void on_timer(sb_timer *timer);
 
-/* Takes a copy on one line. False without memory. */
+/* Takes a copy. False without memory. */
 static bool set_params(sb_handshake *hello, sb_span params)
 {
     hello->params.len = 0;
     if (!sb_buf_append(&hello->params, params.ptr, params.len)) return false;
-    for (size_t i = 0; i < hello->params.len; i++) {
-        char *c = &hello->params.data[i];
-        if (*c == '\n' || *c == '\r') *c = ' ';
-    }
     hello->era = SB_ERA_HANDSHAKE;
     hello->round++;
     return true;

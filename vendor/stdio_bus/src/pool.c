@@ -328,9 +328,11 @@ static void log_exit(stdio_bus_t *bus, const sb_worker *worker)
 void sb_pool_worker_stopped(sb_ctx *ctx, sb_worker *worker)
 {
     stdio_bus_t *bus = sb_bus_of(ctx);
+    uint32_t lost = sb_dispatch_count_unsent(bus, &worker->peer, &worker->sink);
     log_exit(bus, worker);
     fail_requests(bus, worker);
     sb_router_remove(&ctx->router, &worker->peer);
+    sb_report_unsent(bus, worker, NULL, lost, "the worker is gone");
     sb_report_worker(bus, STDIO_BUS_EVENT_WORKER_STOPPED, worker, no_text, 0);
     if (worker->retiring) {
         sb_pool_release(bus, worker);

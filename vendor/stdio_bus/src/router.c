@@ -484,6 +484,27 @@ uint32_t sb_router_first(const sb_router *router, const sb_peer *peer, sb_direct
     return SB_NONE;
 }
 
+static uint32_t count_since(const sb_router *router, const sb_request_list *list, uint32_t at)
+{
+    uint32_t count = 0;
+    /* Positions wrap; an outbox is far smaller than half their range. */
+    for (uint32_t entry = list->head; entry != SB_NONE; entry = sb_router_request(router, entry)->next) {
+        if ((int32_t)(sb_router_request(router, entry)->at - at) >= 0) count++;
+    }
+    return count;
+}
+
+uint32_t sb_router_held_since(const sb_router *router, const sb_peer *holder, uint32_t at)
+{
+    uint32_t count = count_since(router, &holder->tombs, at);
+    for (uint32_t l = holder->worker ? holder->busy_links : holder->links; l != SB_NONE;) {
+        const sb_link *link = sb_router_link_at(router, l);
+        count += count_since(router, &link->requests[holder->worker ? SB_DOWN : SB_UP], at);
+        l = holder->worker ? link->next_busy : link->next_of_client;
+    }
+    return count;
+}
+
 void sb_router_remove(sb_router *router, sb_peer *peer)
 {
     while (peer->tombs.head != SB_NONE) sb_router_end(router, peer->tombs.head);

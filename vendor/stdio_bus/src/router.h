@@ -194,6 +194,9 @@ sb_peer *sb_router_asker(const sb_router *router, const sb_request *request);
 /* The first request of `direction` that still hangs on a link of this peer, or SB_NONE. */
 uint32_t sb_router_first(const sb_router *router, const sb_peer *peer, sb_direction direction);
 
+/* How many requests of a peer's outbox, those given up included, begin at byte `at` or later (see sb_request.at). */
+uint32_t sb_router_held_since(const sb_router *router, const sb_peer *holder, uint32_t at);
+
 /*
  * Removes a peer. Its requests must have been ended or given up; its
  * tombstones and links go. A worker's sessions are unbound, or end if it had

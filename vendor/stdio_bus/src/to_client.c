@@ -204,6 +204,8 @@ static bool find_client(stdio_bus_t *bus, message *m)
     if (!find_by_token(bus, m)) return false;
     find_by_session(bus, m);
     if (m->session != SB_NONE && sb_router_session_at(&bus->ctx.router, m->session)->ending != SB_NONE) return false;
+    /* Its client has left: what belongs to one must not reach another. */
+    if (m->client == NULL && m->session != SB_NONE && sb_router_session_at(&bus->ctx.router, m->session)->created) return true;
     if (m->client == NULL) m->client = sb_router_only_client(&bus->ctx.router, peer);
     /* With no client at all, what a worker says belongs to the host it lives with. */
     if (m->client == NULL && peer->links == SB_NONE && !bus->no_host) m->client = &bus->host;
@@ -235,6 +237,7 @@ static void deliver_request(stdio_bus_t *bus, message *m)
         sb_dispatch_decline(bus, m->worker, id, m->meaning);
         return;
     }
+    if (conn != NULL) sb_router_request(router, entry)->at = conn->sink.queued;
     sb_router_request(router, entry)->meaning = m->meaning & 15u;
     if (sb_router_request(router, entry)->issued != 0) sb_splice_replace(&m->edits, m->envelope->id, token);
     progress = issue ? sb_protocol_asked_token(sb_protocol_meta(m->params)) : id;
