@@ -25,6 +25,7 @@
 #include <unistd.h>
 
 #include "../src/bus.h"
+#include "../src/scan.h"
 #include "fuzz.h"
 
 #define OPS_MAX 64
@@ -105,12 +106,22 @@ static bool is_answered(sb_span text, const stdio_bus_submit_options_t *options)
     return envelope.kind == SB_KIND_REQUEST || (refusals && envelope.kind == SB_KIND_INVALID);
 }
 
+/* MCP: who cancels a request gets no answer any more. */
+static bool ends_a_wait(sb_span text)
+{
+    sb_envelope envelope;
+    if (sb_envelope_scan(text, &envelope) != SB_ENVELOPE_OK || envelope.kind != SB_KIND_NOTIFICATION) return false;
+    return envelope.method.end != 0 && sb_json_string_is(sb_member_value(text, envelope.method), "notifications/cancelled");
+}
+
 static void host_sends(sb_span text, const stdio_bus_submit_options_t *options)
 {
     bool answered = is_answered(text, options);
+    uint32_t asked = bus->host.asked;
     /* Counted before: an answer may come from inside the call. */
     owed += answered;
     if (stdio_bus_submit(bus, text.ptr, text.len, options) != STDIO_BUS_OK) owed -= answered;
+    if (ends_a_wait(text)) owed -= asked - bus->host.asked;
 }
 
 /* The bytes up to the next space, which is skipped. */

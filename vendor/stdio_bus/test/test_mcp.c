@@ -1,4 +1,5 @@
 /* test_mcp.c - pools whose workers speak MCP: one handshake for all clients, progress, cancellation, eras. */
+#include <signal.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -440,6 +441,65 @@ static void the_host_is_told_what_belongs_to_which_request(void)
     finish(bus);
 }
 
+/* A conversation with everything in it, of which nothing is expected but that it harms nobody. */
+static void converse(stdio_bus_t *bus, worker_t worker)
+{
+    static const char *const host[] = {
+        INITIALIZE("\"an id that is longer than a text holds without memory\""),
+        "{\"id\":1,\"method\":\"m\",\"_ext\":1,\"params\":{\"_meta\":{\"progressToken\":\"a token longer than twenty bytes\"}}}",
+        "{\"id\":2,\"method\":\"m\",\"sessionId\":\"a session with a name of some length\"}",
+        "{\"method\":\"notifications/cancelled\",\"params\":{\"requestId\":1}}",
+    };
+    static const char *const answers[] = {
+        ANSWER("1", RESULT),
+        "{\"method\":\"notifications/progress\",\"params\":{\"progressToken\":2}}\n",
+        "{\"id\":\"a question with an id of some length\",\"method\":\"q\",\"params\":{\"_meta\":{\"progressToken\":\"and a long token, too\"}}}\n",
+        "{\"id\":4711,\"method\":\"ping\",\"sessionId\":\"nobody's\"}\n",
+    };
+    ssize_t ignored;
+    for (size_t i = 0; i < SB_COUNT(host); i++) {
+        ingest(bus, host[i]);
+        /* It may have been ended for want of memory. */
+        ignored = write(worker.out, answers[i], strlen(answers[i]));
+        (void)ignored;
+        for (int turn = 0; turn < 3; turn++) CHECK(stdio_bus_step(bus, 0) >= 0);
+    }
+    stdio_bus_cancel(bus, "2", 1);
+    CHECK(stdio_bus_step(bus, 0) >= 0);
+}
+
+static void a_conversation_survives_every_failing_allocation(void)
+{
+    size_t made = SIZE_MAX;
+    signal(SIGPIPE, SIG_IGN);
+    for (size_t n = 1; n <= made; n++) {
+        stdio_bus_t *bus = start(MCP, 0);
+        CHECK(n < 1000);
+        sb_test_fail_alloc(n, false);
+        converse(bus, played);
+        made = sb_test_fail_alloc(0, false);
+        goes(played);
+        STEP_UNTIL(bus, stdio_bus_worker_count(bus) == 0);
+        CHECK(stdio_bus_pending_count(bus) == 0);
+        finish(bus);
+        memset(&seen, 0, sizeof seen);
+    }
+}
+
+static void a_pool_that_is_replaced_passes_its_handshake_on(void)
+{
+    stdio_bus_t *bus = start(MCP, 0);
+    int client = introduce(bus);
+    worker_t fresh;
+    CHECK(stdio_bus_reload(bus, NULL, POOLS(DEAD_WITH("p", "\"protocol\":\"mcp\",\"env\":{\"A\":\"b\"}"))) == STDIO_BUS_OK);
+    fresh = embed(bus, "p");
+    CHECK_STR(reads(bus, fresh), INITIALIZE("1"));
+    says(fresh, ANSWER("1", RESULT));
+    CHECK_STR(reads(bus, fresh), INITIALIZED);
+    lands(bus, client, "{\"id\":1,\"method\":\"tools/call\"}", fresh, "{\"id\":2,\"method\":\"tools/call\"}");
+    finish(bus);
+}
+
 static const sb_test tests[] = {
     TEST(the_first_initialize_decides_and_later_ones_are_answered_from_the_record),
     TEST(clients_that_initialize_at_once_share_one_handshake),
@@ -467,6 +527,8 @@ static const sb_test tests[] = {
     TEST(a_queued_request_that_is_cancelled_is_never_sent),
     TEST(a_workers_cancel_reaches_the_client_it_had_asked),
     TEST(a_question_of_a_worker_that_dies_is_withdrawn),
+    TEST(a_conversation_survives_every_failing_allocation),
+    TEST(a_pool_that_is_replaced_passes_its_handshake_on),
     TEST(the_host_is_told_what_belongs_to_which_request),
 };
 
