@@ -246,6 +246,48 @@ fn a_request_for_a_session_whose_client_has_gone_is_declined_and_shown_to_nobody
     });
 }
 
+/// The same when the turn had ended before its client left; also in a session that no living agent has
+/// made, but an earlier one.
+#[test]
+fn what_a_session_without_a_client_says_is_shown_to_nobody_else() {
+    alone(|| {
+        let (bus, _log) = puppets("acp", 1, &[]);
+        let (mut leaver, mut stayer) = (acp(bus.unix_client()), acp(bus.tcp_client()));
+        let sessions = [leaver.new_session(), "of an earlier agent".to_owned()];
+        let stays = stayer.new_session();
+        for session in &sessions {
+            leaver.call("session/prompt", json!({"sessionId": session}));
+        }
+        leaver.client.end();
+        leaver.client.rest(); // the bus has closed it, too
+        for session in &sessions {
+            let says = json!({"jsonrpc": "2.0", "method": "session/update", "params": {
+                "sessionId": session, "update": {"sessionUpdate": "agent_message_chunk",
+                    "content": {"type": "text", "text": "a secret"}},
+            }});
+            let asks = json!({"jsonrpc": "2.0", "id": session, "method": "session/request_permission",
+                "params": {"sessionId": session, "options": []}});
+            let answered = format!("answer {}", json!(session));
+            let steps = json!([
+                says.to_string(),
+                asks.to_string(),
+                on(&answered, json!([answers("$GOT")]))
+            ]);
+            let id = stayer.request("session/prompt", json!({"sessionId": stays, "play": steps}));
+            let first = stayer.next("message", |_| true);
+            assert_eq!(
+                first["id"], id,
+                "{session}, of a client that has left: {first}"
+            );
+            assert_eq!(
+                first["result"]["outcome"]["outcome"], "cancelled",
+                "{first}"
+            );
+            stayer.got_nothing_else();
+        }
+    });
+}
+
 /// Number 15.
 #[test]
 fn an_allow_for_an_agent_that_died_approves_nothing_in_its_successor() {

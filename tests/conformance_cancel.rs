@@ -180,6 +180,60 @@ fn a_cancel_of_a_client_reaches_the_server_with_the_id_that_it_knows_and_none_ot
     });
 }
 
+/// What a call that was given up still says and asks is nobody else's, though one other client has
+/// something pending and would be the only guess.
+#[test]
+fn what_a_cancelled_call_still_asks_is_declined_and_shown_to_no_other_client() {
+    alone(|| {
+        let log = Log::new();
+        let bus = Program::start(
+            &config(&[puppet_pool("p", "mcp", 1, &log, &[])]),
+            UNIX_AND_TCP,
+        );
+        let mut other = Peer::new(bus.unix_client());
+        other.initialize_mcp();
+        let held = json!([on("notifications/go", json!([answers("1")]))]);
+        let call = other.request("tools/call", play(held));
+        let late = |id: u32| {
+            let says = r#"{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":"a secret"}}"#;
+            let asks = format!(
+                r#"{{"jsonrpc":"2.0","id":{id},"method":"sampling/createMessage","params":{{"messages":["a secret"]}}}}"#
+            );
+            json!([on("notifications/cancelled", json!([says, asks]))])
+        };
+        let declined = |id: u32| {
+            let what = format!("the answer to its request {id}");
+            let answer = log.wait(&what, |seen| {
+                seen.json().get("id") == Some(&json!(id)) && !seen.is("tools/call")
+            });
+            assert_eq!(answer.json()["error"]["code"], -32601, "{}", answer.line);
+        };
+        // by its client's own word, then by its departure
+        let mut gives_up = Peer::new(bus.tcp_client());
+        gives_up.initialize_mcp();
+        let id = gives_up.request("tools/call", play(late(9001)));
+        gives_up.notify("notifications/cancelled", json!({"requestId": id}));
+        log.wait("a cancel", |seen| seen.is("notifications/cancelled"));
+        let fence = other.request("fence", json!({}));
+        other.result(fence);
+        other.kept_nothing("another client's");
+        declined(9001);
+
+        gives_up.request("tools/call", play(late(9002)));
+        log.wait_for(3, "the call", |seen| seen.is("tools/call"));
+        drop(gives_up);
+        log.wait_for(2, "another cancel", |seen| {
+            seen.is("notifications/cancelled")
+        });
+        let fence = other.request("fence", json!({}));
+        other.result(fence);
+        other.kept_nothing("another client's");
+        declined(9002);
+        other.notify("notifications/go", json!({}));
+        other.result(call);
+    });
+}
+
 /// The same turn, given up in different ways.
 enum How {
     Drop,
