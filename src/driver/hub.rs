@@ -149,11 +149,17 @@ impl Hub {
         !self.messages.is_empty()
     }
 
-    /// Tells the subscribers.
-    pub(super) fn tell(&mut self, message: &SharedMessage) {
-        let lagged = &mut self.lagged;
-        self.messages
-            .retain(|sink| sink.offer(message, message.id.is_some(), lagged));
+    /// Tells the subscribers. Whether there are any, with room or without.
+    pub(super) fn tell(&mut self, message: &SharedMessage) -> bool {
+        let mut heard = false;
+        self.messages.retain(|sink| {
+            let offered = sink.offer(message);
+            heard |= offered != Offered::Gone;
+            self.lagged += u64::from(offered == Offered::Full);
+            offered == Offered::Taken
+                || (offered == Offered::Full && sink.policy == OverflowPolicy::Drop)
+        });
+        heard
     }
 
     pub(super) fn ask(&mut self, message: &SharedMessage) -> Handed {
@@ -175,22 +181,28 @@ impl Hub {
     }
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Offered {
+    Taken,
+    Full,
+    Gone,
+}
+
 impl MessageSink {
-    /// Never waits. `false` if the subscription is over.
-    fn offer(&self, message: &SharedMessage, request: bool, lagged: &mut u64) -> bool {
-        if request && !self.requests {
-            return !self.queue.is_closed();
+    /// Never waits: what doesn't fit is counted.
+    fn offer(&self, message: &SharedMessage) -> Offered {
+        if message.id.is_some() && !self.requests {
+            return Offered::Taken;
         }
         match self.queue.try_reserve() {
             Ok(slot) => {
                 slot.send(Arc::clone(message));
-                true
+                Offered::Taken
             }
-            Err(mpsc::error::TrySendError::Closed(())) => false,
+            Err(mpsc::error::TrySendError::Closed(())) => Offered::Gone,
             Err(mpsc::error::TrySendError::Full(())) => {
-                *lagged += 1;
                 self.lagged.fetch_add(1, Ordering::Relaxed);
-                self.policy == OverflowPolicy::Drop
+                Offered::Full
             }
         }
     }

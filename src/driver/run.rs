@@ -353,27 +353,24 @@ impl Driver {
     /// To the request it belongs to and to those who listen. What nobody takes
     /// is counted.
     fn deliver_notification(&mut self, frame: RawFrame) {
+        let wanting = frame
+            .request
+            .filter(|id| self.requests.wants(*id, &frame.data));
         let progress = frame
             .request
             .is_some_and(|id| self.requests.progress(id, &frame.data, Instant::now));
-        let wanted = frame
-            .request
-            .is_some_and(|id| self.requests.wants(id, &frame.data));
-        if !wanted && !self.hub.listens() {
-            self.unhandled_notifications += u64::from(!progress);
-            return;
+        let mut taken = progress || wanting.is_some();
+        if wanting.is_some() || self.hub.listens() {
+            let message = self.message(frame);
+            taken |= self.hub.tell(&message);
+            if let Some(id) = wanting {
+                self.post(id, &message);
+            }
         }
-        let message = self.message(frame);
-        self.hub.tell(&message);
-        self.post(&message);
+        self.unhandled_notifications += u64::from(!taken);
     }
 
-    /// To the request it belongs to, if that wants it.
-    fn post(&mut self, message: &SharedMessage) {
-        let Some(id) = message.request else { return };
-        if !self.requests.wants(id, &message.frame) {
-            return;
-        }
+    fn post(&mut self, id: u64, message: &SharedMessage) {
         if self.requests.post(id, message) == Posted::Overflow {
             self.bus().cancel(id.to_string().as_bytes());
         }
