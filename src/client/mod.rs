@@ -23,7 +23,7 @@ use tokio::sync::oneshot;
 
 pub use builder::StdioBusBuilder;
 pub use events::EventStream;
-pub use io::AdoptedClient;
+pub use io::{AdoptedClient, BusStream};
 pub use listen::{ListenAddr, ListenMode};
 pub use notifications::{Notification, NotificationOptions, NotificationStream};
 pub use options::RequestOptions;
