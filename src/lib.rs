@@ -76,9 +76,9 @@ mod stats;
 mod sys;
 
 pub use client::{
-    AdoptedClient, BusStream, EventStream, ListenAddr, ListenMode, Notification,
-    NotificationOptions, NotificationStream, Request, RequestOptions, ResponseStream, StdioBus,
-    StdioBusBuilder, StreamEvent, WeakBus, WorkerRequest,
+    AdoptedClient, BusStream, EventStream, HandlerGuard, ListenAddr, ListenMode, Message,
+    Notification, NotificationOptions, NotificationStream, Request, RequestOptions, ResponseStream,
+    StdioBus, StdioBusBuilder, StreamEvent, WeakBus, WorkerRequest,
 };
 pub use config::{
     BusConfig, ClientMode, LimitsConfig, PoolConfig, Protocol, RestartPolicy, StderrMode,

@@ -2,11 +2,15 @@
 
 mod common;
 
-use common::client::{assert_kind, started};
-use common::{alone_async, zoo_pool};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
+
+use common::client::{assert_kind, block_on, eventually, started};
+use common::{BOUND, alone, alone_async, open_tokios_sockets, zoo_pool};
 use serde_json::{Value, json};
 use stdiobus::{
-    ErrorCode, NotificationOptions, NotificationStream, OverflowPolicy, RequestOptions, StdioBus,
+    ErrorCode, Message, NotificationOptions, NotificationStream, OverflowPolicy, RequestOptions,
+    StdioBus,
 };
 
 fn options(max_queue: usize, overflow: OverflowPolicy) -> NotificationOptions {
@@ -165,5 +169,143 @@ fn what_nobody_hears_is_counted() {
         provoke(&bus, 3).await;
         assert_eq!(unhandled(bus.stats().await.expect("counted")), 6);
         bus.stop().await.expect("stops");
+    });
+}
+
+// ---- handlers ----------------------------------------------------------------------------------
+
+fn next<T>(calls: &Receiver<T>) -> T {
+    calls.recv_timeout(BOUND).expect("the handler is called")
+}
+
+#[test]
+fn a_handler_is_called_with_each_notification_in_order() {
+    alone_async(|| async {
+        let bus = started(&["echo"]).await;
+        let (called, calls) = channel();
+        let guard = bus
+            .on_notification(move |note| {
+                let number = note.params()["i"].as_u64();
+                called.send(number).expect("the test listens");
+            })
+            .expect("registered");
+        provoke(&bus, 50).await;
+        for i in 0..50 {
+            assert_eq!(next(&calls), Some(i));
+        }
+        assert_eq!(guard.lagged(), 0);
+        bus.stop().await.expect("stops");
+    });
+}
+
+#[test]
+fn a_message_handler_sees_requests_as_well_and_no_answers() {
+    alone_async(|| async {
+        let bus = started(&["echo"]).await;
+        let (called, calls) = channel();
+        let _guard = bus
+            .on_message(move |message| {
+                let what = match message {
+                    Message::Request(request) => format!("{} {}", request.method(), request.id()),
+                    Message::Notification(note) => note.method().to_owned(),
+                    other => panic!("{other:?}"),
+                };
+                called.send(what).expect("the test listens");
+            })
+            .expect("registered");
+        provoke(&bus, 1).await;
+        let refused = bus.request("ask", json!({"id": 5})).await;
+        assert_eq!(refused.expect("answered")["error"]["code"], -32601);
+        assert_eq!([next(&calls), next(&calls)], ["note", "ask 5"]);
+        bus.stop().await.expect("stops");
+        assert!(calls.recv_timeout(BOUND).is_err(), "it ends with the bus");
+    });
+}
+
+#[test]
+fn a_handler_is_gone_with_its_guard_unless_it_is_kept() {
+    alone_async(|| async {
+        let bus = started(&["echo"]).await;
+        let (called, calls) = channel();
+        let kept = called.clone();
+        let guard = bus.on_notification(move |_| called.send("guarded").expect("heard"));
+        bus.on_notification(move |_| kept.send("kept").expect("heard"))
+            .expect("registered")
+            .keep();
+        provoke(&bus, 1).await;
+        let mut both = [next(&calls), next(&calls)];
+        both.sort_unstable();
+        assert_eq!(both, ["guarded", "kept"]);
+        drop(guard);
+        provoke(&bus, 3).await;
+        bus.stop().await.expect("stops");
+        assert_eq!(calls.iter().collect::<Vec<_>>(), ["kept"; 3]);
+    });
+}
+
+#[test]
+fn a_panicking_handler_is_logged_and_called_again() {
+    alone_async(|| async {
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let log = Arc::clone(&lines);
+        let bus = StdioBus::builder()
+            .pool(zoo_pool(&["echo"]))
+            .on_log(move |_, line| log.lock().expect("no panic").push(line.to_owned()))
+            .build()
+            .expect("valid");
+        bus.start().await.expect("starts");
+        let (called, calls) = channel();
+        let _guard = bus.on_notification(move |note| {
+            called.send(()).expect("the test listens");
+            assert!(note.params()["i"] != 0, "the first one");
+        });
+        provoke(&bus, 2).await;
+        next(&calls);
+        next(&calls);
+        eventually("the log says so", || {
+            let lines = lines.lock().expect("no panic");
+            lines.iter().any(|line| line.contains("the first one"))
+        })
+        .await;
+        bus.stop().await.expect("stops");
+    });
+}
+
+#[test]
+fn a_handler_that_takes_its_time_holds_up_nobody_and_loses_what_has_no_room() {
+    alone_async(|| async {
+        let bus = started(&["echo"]).await;
+        let (release, gate) = channel::<()>();
+        let gate = Mutex::new(gate);
+        let guard = bus
+            .on_notification(move |_| {
+                // Until the sender is gone.
+                let _ = gate.lock().expect("no panic").recv();
+            })
+            .expect("registered");
+        provoke(&bus, 2000).await;
+        let lost = guard.lagged();
+        assert!((970..=976).contains(&lost), "{lost}");
+        assert_eq!(bus.stats().await.expect("ok").lagged_messages, lost);
+        drop(release);
+        bus.stop().await.expect("stops");
+    });
+}
+
+#[test]
+fn without_any_runtime_handlers_are_called_all_the_same() {
+    open_tokios_sockets(); // the bus makes a runtime of its own
+    alone(|| {
+        let bus = StdioBus::builder()
+            .pool(zoo_pool(&["echo"]))
+            .build()
+            .expect("valid");
+        block_on(bus.start()).expect("starts");
+        let (called, calls) = channel();
+        let guard = bus.on_notification(move |_| called.send(()).expect("heard"));
+        block_on(provoke(&bus, 1));
+        next(&calls);
+        drop(guard);
+        block_on(bus.stop()).expect("stops");
     });
 }
