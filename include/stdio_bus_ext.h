@@ -78,7 +78,7 @@ typedef struct stdio_bus_frame {
 #define STDIO_BUS_EVENT_WORKER_GARBAGE 8    /* a line of its stdout that is no frame: `text`, cut */
 #define STDIO_BUS_EVENT_CLIENT_CONNECTED 9     /* `client`, `text` is the peer */
 #define STDIO_BUS_EVENT_CLIENT_DISCONNECTED 10 /* `client`, `text` is the reason */
-#define STDIO_BUS_EVENT_DROPPED 11      /* a frame could not be delivered: `text` says why */
+#define STDIO_BUS_EVENT_DROPPED 11      /* frames could not be delivered: `text` says why, and how many if several */
 #define STDIO_BUS_EVENT_UNATTRIBUTED 12 /* a worker's frame belongs to nobody */
 #define STDIO_BUS_EVENT_WORKER_STALLED 13  /* it leaves its stdin unread; READY tells when it reads again */
 #define STDIO_BUS_EVENT_WORKER_WRITABLE 14 /* its outbox, which had refused a message, has room again */

@@ -25,6 +25,7 @@
 #include <unistd.h>
 
 #include "../src/bus.h"
+#include "../src/scan.h"
 #include "fuzz.h"
 
 #define OPS_MAX 64
@@ -105,12 +106,22 @@ static bool is_answered(sb_span text, const stdio_bus_submit_options_t *options)
     return envelope.kind == SB_KIND_REQUEST || (refusals && envelope.kind == SB_KIND_INVALID);
 }
 
+/* MCP: who cancels a request gets no answer any more. */
+static bool ends_a_wait(sb_span text)
+{
+    sb_envelope envelope;
+    if (sb_envelope_scan(text, &envelope) != SB_ENVELOPE_OK || envelope.kind != SB_KIND_NOTIFICATION) return false;
+    return envelope.method.end != 0 && sb_json_string_is(sb_member_value(text, envelope.method), "notifications/cancelled");
+}
+
 static void host_sends(sb_span text, const stdio_bus_submit_options_t *options)
 {
     bool answered = is_answered(text, options);
+    uint32_t asked = bus->host.asked;
     /* Counted before: an answer may come from inside the call. */
     owed += answered;
     if (stdio_bus_submit(bus, text.ptr, text.len, options) != STDIO_BUS_OK) owed -= answered;
+    if (ends_a_wait(text)) owed -= asked - bus->host.asked;
 }
 
 /* The bytes up to the next space, which is skipped. */
@@ -331,15 +342,35 @@ static void run_op(char op, sb_span text)
     if (!capital) step();
 }
 
-/* Those that clients named outlive everything but end_session. */
+/* Those that clients named outlive everything but end_session, and the host is a client that does not leave. */
 static void end_sessions(void)
 {
     sb_router *router = &bus->ctx.router;
-    CHECK(stdio_bus_session_count(bus) <= 6);
-    while (router->oldest != SB_NONE) {
-        CHECK(sb_router_session_at(router, router->oldest)->worker == NULL);
-        CHECK(sb_router_session_at(router, router->oldest)->requests == SB_NONE);
-        sb_session_end(router, router->oldest);
+    CHECK(stdio_bus_session_count(bus) <= 7);
+    while (router->idle.oldest != SB_NONE) {
+        CHECK(sb_router_session_at(router, router->idle.oldest)->worker == NULL);
+        sb_session_end(router, router->idle.oldest);
+    }
+    while (router->kept.oldest != SB_NONE) {
+        const sb_session *session = sb_router_session_at(router, router->kept.oldest);
+        CHECK(session->own && session->owner == &bus->host && session->worker == NULL);
+        CHECK(session->requests == SB_NONE && session->ending == SB_NONE);
+        sb_session_end(router, router->kept.oldest);
+    }
+}
+
+/* What the pools have learned stays; forgotten here, so that each input starts alike. */
+static void forget_handshakes(void)
+{
+    for (size_t i = 0; i < bus->pool_count; i++) {
+        sb_pool *pool = bus->pools[i];
+        CHECK(pool->head == NULL && pool->queued_bytes == 0);
+        sb_router_remove(&bus->ctx.router, &pool->waiting); /* its links to the host */
+        sb_timer_cancel(&bus->ctx.loop.timers, &pool->hello.timer);
+        pool->hello.protocol = pool->config.protocol;
+        pool->hello.era = SB_ERA_UNKNOWN;
+        pool->hello.params.len = pool->hello.result.len = 0;
+        pool->hello.asker = SB_NONE;
     }
 }
 
@@ -354,6 +385,7 @@ static void check_nothing_is_left(void)
     CHECK(owed == 0);
     CHECK(stdio_bus_client_count(bus) == 0 && stdio_bus_worker_count(bus) == 0);
     end_sessions();
+    forget_handshakes();
     /* The host may still answer what workers that are gone have asked it. */
     while (bus->host.tombs.head != SB_NONE) sb_router_end(router, bus->host.tombs.head);
     CHECK(stdio_bus_pending_count(bus) == 0 && stdio_bus_session_count(bus) == 0);

@@ -3,15 +3,6 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-static bool put(sb_buf *out, const char *bytes, size_t len)
-{
-    if (!sb_buf_reserve(out, len + 1)) return false;
-    memcpy(out->data + out->len, bytes, len);
-    out->len += len;
-    out->data[out->len] = '\0';
-    return true;
-}
-
 static bool putf(sb_buf *out, const char *format, ...) SB_PRINTF(2, 3);
 
 /* For short, bounded pieces. */
@@ -23,7 +14,7 @@ static bool putf(sb_buf *out, const char *format, ...)
     va_start(args, format);
     len = vsnprintf(piece, sizeof piece, format, args);
     va_end(args);
-    return len >= 0 && (size_t)len < sizeof piece && put(out, piece, (size_t)len);
+    return len >= 0 && (size_t)len < sizeof piece && sb_buf_append(out, piece, (size_t)len);
 }
 
 /* Length of the UTF-8 character at p, or 0 if it is none (RFC 3629 section 4). */
@@ -42,11 +33,11 @@ static size_t utf8_len(const unsigned char *p, size_t left)
 static bool put_escaped(sb_buf *out, unsigned char c)
 {
     switch (c) {
-    case '"': return put(out, "\\\"", 2);
-    case '\\': return put(out, "\\\\", 2);
-    case '\n': return put(out, "\\n", 2);
-    case '\r': return put(out, "\\r", 2);
-    case '\t': return put(out, "\\t", 2);
+    case '"': return sb_buf_append(out, "\\\"", 2);
+    case '\\': return sb_buf_append(out, "\\\\", 2);
+    case '\n': return sb_buf_append(out, "\\n", 2);
+    case '\r': return sb_buf_append(out, "\\r", 2);
+    case '\t': return sb_buf_append(out, "\\t", 2);
     default: return putf(out, "\\u%04x", c);
     }
 }
@@ -55,26 +46,26 @@ bool sb_answer_string(sb_buf *out, sb_span text)
 {
     const unsigned char *p = (const unsigned char *)text.ptr;
     size_t left = text.len;
-    bool ok = put(out, "\"", 1);
+    bool ok = sb_buf_append(out, "\"", 1);
     while (left > 0 && ok) {
         size_t len = utf8_len(p, left);
         if (len == 0) {
-            ok = put(out, "\xef\xbf\xbd", 3);
+            ok = sb_buf_append(out, "\xef\xbf\xbd", 3);
             len = 1;
         } else if (*p < 0x20 || *p == '"' || *p == '\\') {
             ok = put_escaped(out, *p);
         } else {
-            ok = put(out, (const char *)p, len);
+            ok = sb_buf_append(out, (const char *)p, len);
         }
         p += len;
         left -= len;
     }
-    return ok && put(out, "\"", 1);
+    return ok && sb_buf_append(out, "\"", 1);
 }
 
 static bool put_exit(sb_buf *out, const sb_error *error)
 {
-    bool ok = put(out, ",\"exit\":{", 9);
+    bool ok = sb_buf_append(out, ",\"exit\":{", 9);
     if (error->exit.signal != 0) {
         ok = ok && putf(out, "\"signal\":%d", error->exit.signal);
     } else {
@@ -82,9 +73,9 @@ static bool put_exit(sb_buf *out, const sb_error *error)
     }
     ok = ok && putf(out, ",\"uptime_ms\":%llu", (unsigned long long)error->uptime_ms);
     if (error->stderr_tail != NULL) {
-        ok = ok && put(out, ",\"stderr_tail\":", 15) && sb_answer_string(out, sb_span_of(error->stderr_tail));
+        ok = ok && sb_buf_append(out, ",\"stderr_tail\":", 15) && sb_answer_string(out, sb_span_of(error->stderr_tail));
     }
-    return ok && put(out, "}", 1);
+    return ok && sb_buf_append(out, "}", 1);
 }
 
 sb_error sb_error_of(int code, const char *reason, const char *message)
@@ -100,8 +91,8 @@ sb_error sb_error_of(int code, const char *reason, const char *message)
 
 static bool put_id(sb_buf *out, sb_span id)
 {
-    bool ok = put(out, "{\"jsonrpc\":\"2.0\",\"id\":", 22);
-    return ok && (id.ptr != NULL ? put(out, id.ptr, id.len) : put(out, "null", 4));
+    bool ok = sb_buf_append(out, "{\"jsonrpc\":\"2.0\",\"id\":", 22);
+    return ok && (id.ptr != NULL ? sb_buf_append(out, id.ptr, id.len) : sb_buf_append(out, "null", 4));
 }
 
 bool sb_answer_error(sb_buf *out, sb_span id, const sb_error *error)
@@ -110,15 +101,15 @@ bool sb_answer_error(sb_buf *out, sb_span id, const sb_error *error)
     ok = ok && sb_answer_string(out, sb_span_of(error->message));
     ok = ok && putf(out, ",\"data\":{\"source\":\"stdio_bus\",\"reason\":\"%s\"", error->reason);
     if (error->pool != NULL) {
-        ok = ok && put(out, ",\"pool\":", 8) && sb_answer_string(out, sb_span_of(error->pool));
+        ok = ok && sb_buf_append(out, ",\"pool\":", 8) && sb_answer_string(out, sb_span_of(error->pool));
     }
     if (error->worker >= 0) ok = ok && putf(out, ",\"worker\":%d", error->worker);
     if (error->exited) ok = ok && put_exit(out, error);
     if (error->sent >= 0) ok = ok && putf(out, ",\"sent\":%s", error->sent ? "true" : "false");
-    return ok && put(out, "}}}", 3);
+    return ok && sb_buf_append(out, "}}}", 3);
 }
 
-bool sb_answer_result(sb_buf *out, sb_span id, const char *result)
+bool sb_answer_result(sb_buf *out, sb_span id, sb_span result)
 {
-    return put_id(out, id) && put(out, ",\"result\":", 10) && put(out, result, strlen(result)) && put(out, "}", 1);
+    return put_id(out, id) && sb_buf_append(out, ",\"result\":", 10) && sb_buf_append(out, result.ptr, result.len) && sb_buf_append(out, "}", 1);
 }

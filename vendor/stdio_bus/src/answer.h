@@ -12,6 +12,7 @@
 #define SB_RPC_INVALID_REQUEST (-32600)
 #define SB_RPC_METHOD_NOT_FOUND (-32601)
 #define SB_RPC_INTERNAL_ERROR (-32603)
+#define SB_RPC_CANCELLED (-32800) /* ACP [Cancellation] */
 #define SB_RPC_UNROUTABLE (-32010)
 #define SB_RPC_WORKER_EXITED (-32011)
 #define SB_RPC_OVERLOADED (-32012)
@@ -41,7 +42,7 @@ sb_error sb_error_of(int code, const char *reason, const char *message);
 bool sb_answer_error(sb_buf *out, sb_span id, const sb_error *error);
 
 /* {"jsonrpc":"2.0","id":ID,"result":RESULT} */
-bool sb_answer_result(sb_buf *out, sb_span id, const char *result);
+bool sb_answer_result(sb_buf *out, sb_span id, sb_span result);
 
 /* Appends text as a JSON string with quotes; bytes that are no UTF-8 become U+FFFD. False without memory. */
 bool sb_answer_string(sb_buf *out, sb_span text);

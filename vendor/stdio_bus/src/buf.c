@@ -20,6 +20,15 @@ bool sb_buf_reserve(sb_buf *buf, size_t extra)
     return true;
 }
 
+bool sb_buf_append(sb_buf *buf, const char *bytes, size_t len)
+{
+    if (!sb_buf_reserve(buf, len + 1)) return false;
+    memcpy(buf->data + buf->len, bytes, len);
+    buf->len += len;
+    buf->data[buf->len] = '\0';
+    return true;
+}
+
 void sb_buf_free(sb_buf *buf)
 {
     sb_free(buf->data);

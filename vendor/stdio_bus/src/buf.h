@@ -21,6 +21,9 @@ typedef struct {
 /* Makes room for `extra` more bytes after len; moves what waits to the front first. False without memory. */
 bool sb_buf_reserve(sb_buf *buf, size_t extra);
 
+/* Appends bytes, with a NUL behind them that does not count. False without memory. */
+bool sb_buf_append(sb_buf *buf, const char *bytes, size_t len);
+
 void sb_buf_free(sb_buf *buf);
 
 typedef struct sb_chunk sb_chunk;

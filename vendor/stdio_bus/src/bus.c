@@ -230,16 +230,13 @@ static void on_deadline(sb_timer *timer)
     }
 }
 
-/* Ends idle sessions, and comes back when the next may have become one; with no session at all, the next one sets it. */
+/* Ends idle sessions. */
 static void on_idle_timer(sb_timer *timer)
 {
     stdio_bus_t *bus = SB_CONTAINER(timer, stdio_bus_t, idle_timer);
     sb_router *router = &bus->ctx.router;
     uint32_t idle = bus->ctx.limits.session_idle_sec, now = (uint32_t)(bus->ctx.loop.now / 1000u);
-    if (idle == 0) return;
-    sb_bus_tell_time(bus);
-    if (now >= idle) sb_router_end_idle(router, now - idle + 1);
-    sb_bus_watch_idle(bus);
+    if (idle > 0 && now >= idle) sb_router_end_idle(router, now - idle + 1);
 }
 
 void sb_bus_tell_time(stdio_bus_t *bus)
@@ -250,12 +247,13 @@ void sb_bus_tell_time(stdio_bus_t *bus)
     bus->ctx.router.now = (uint32_t)((now + 999u) / 1000u);
 }
 
-void sb_bus_watch_idle(stdio_bus_t *bus)
+/* Where idle sessions are to be ended: comes back when the next may be one. To be called before waiting. */
+static void watch_idle(stdio_bus_t *bus)
 {
     const sb_router *router = &bus->ctx.router;
     uint64_t due;
-    if (bus->ctx.limits.session_idle_sec == 0 || router->oldest == SB_NONE || sb_timer_is_set(&bus->idle_timer)) return;
-    due = (uint64_t)sb_router_session_at(router, router->oldest)->used_at + bus->ctx.limits.session_idle_sec;
+    if (bus->ctx.limits.session_idle_sec == 0 || router->idle.oldest == SB_NONE || sb_timer_is_set(&bus->idle_timer)) return;
+    due = (uint64_t)sb_router_session_at(router, router->idle.oldest)->used_at + bus->ctx.limits.session_idle_sec;
     sb_timer_set(&bus->ctx.loop.timers, &bus->idle_timer, due * 1000u);
 }
 
@@ -324,7 +322,9 @@ int stdio_bus_stop(stdio_bus_t *bus, int timeout_sec)
 void sb_bus_settle(stdio_bus_t *bus)
 {
     sb_loop *loop = &bus->ctx.loop;
-    if (bus->in_step || loop->alarm.fd < 0) return;
+    if (bus->in_step) return;
+    watch_idle(bus);
+    if (loop->alarm.fd < 0) return;
     if (bus->ctx.dirty != NULL || bus->letters != NULL || bus->closed != NULL) sb_loop_wake(loop);
     sb_loop_settle(loop);
 }
@@ -339,7 +339,11 @@ int stdio_bus_step(stdio_bus_t *bus, int timeout_ms)
     sb_sink_flush_all(&bus->ctx);
     handled = sb_deliver_letters(bus);
     if (handled > 0 || bus->letters != NULL || bus->stop_wanted) timeout_ms = 0;
-    handled += sb_loop_turn(&bus->ctx.loop, timeout_ms);
+    watch_idle(bus);
+    sb_loop_wait(&bus->ctx.loop, timeout_ms);
+    /* What ends a request may end the wait of its session. */
+    sb_bus_tell_time(bus);
+    handled += sb_loop_hand_out(&bus->ctx.loop);
     handled += sb_deliver_letters(bus);
     sb_sink_flush_all(&bus->ctx);
     if (bus->retired != NULL) sb_reload_progress(bus);
@@ -489,6 +493,7 @@ int stdio_bus_unregister_embedded_worker(stdio_bus_t *bus, int worker_id)
     worker = bus->workers[worker_id];
     if (!worker->embedded) return STDIO_BUS_ENOTFOUND;
     if (bus->in_step) return STDIO_BUS_ERR_STATE;
+    sb_bus_tell_time(bus);
     bus->in_step = true;
     sb_worker_stop(worker, 0);
     bus->in_step = false;

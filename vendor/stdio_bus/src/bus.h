@@ -18,6 +18,7 @@ typedef struct {
     bool answer_errors;  /* refusals become answers; else only a status */
     sb_span session;     /* plain text; absent: as the message says */
     sb_span pool;
+    uint64_t due;        /* until when it may wait in a queue; 0: as its pool says */
 } sb_sender;
 
 /* A message that waits for a worker of its pool to become ready. */
@@ -32,6 +33,21 @@ typedef struct sb_queued {
     char data[]; /* session (plain text), then the frame */
 } sb_queued;
 
+/* Which kind of MCP a pool's workers speak. */
+typedef enum { SB_ERA_UNKNOWN, SB_ERA_HANDSHAKE, SB_ERA_STATELESS } sb_era;
+
+/* What a pool has agreed on with its workers; see handshake.c. */
+typedef struct {
+    sb_protocol protocol; /* what they speak; SB_PROTOCOL_AUTO until that shows */
+    sb_era era;
+    sb_buf params;   /* of the initialize that each of them gets; empty: none is known */
+    sb_buf result;   /* what the first of them has answered; empty: none has */
+    uint32_t round;  /* changes with the params */
+    uint32_t asker;  /* the request in the queue whose params these are, or SB_NONE */
+    uint32_t serial; /* of that entry */
+    sb_timer timer;  /* looks for workers that don't answer */
+} sb_handshake;
+
 struct sb_pool {
     sb_pool *next;         /* of the retired ones */
     sb_pool_config config; /* its own copy */
@@ -41,6 +57,7 @@ struct sb_pool {
     bool retired;          /* replaced by a reload: its workers finish what they have */
     uint64_t end_due;      /* when the workers of a retired pool are stopped, whatever they have */
     sb_balance balance;    /* its ready workers */
+    sb_handshake hello;
     sb_peer waiting;    /* holds the requests in the queue */
     stdio_bus_t *bus;
     sb_timer queue_timer; /* the first of the queue has waited long enough */
@@ -52,6 +69,7 @@ struct sb_pool {
 /* A frame the bus made for the host, to be handed out by the next step. */
 typedef struct sb_letter {
     struct sb_letter *next;
+    uint32_t kind; /* STDIO_BUS_FRAME_* */
     int32_t worker;
     uint32_t generation;
     size_t id_at, id_len;
@@ -116,9 +134,6 @@ void sb_bus_settle(stdio_bus_t *bus);
 /* A session is used: the router has to know when, where idle ones are to be ended. */
 void sb_bus_tell_time(stdio_bus_t *bus);
 
-/* A session was used: makes sure that idle ones are looked for, where they are to be ended. */
-void sb_bus_watch_idle(stdio_bus_t *bus);
-
 /* stdio_bus_stop_within without its checks. */
 int sb_bus_stop(stdio_bus_t *bus, uint64_t timeout_ms);
 
@@ -140,12 +155,44 @@ void sb_dispatch_turn_away(stdio_bus_t *bus, sb_conn *conn, sb_span id);
 bool sb_dispatch_send(stdio_bus_t *bus, sb_worker *worker, uint32_t link, sb_span frame, const sb_edits *edits);
 
 /* Sends a message into a pool whose sender has been looked at before. */
-int sb_dispatch_to_pool(stdio_bus_t *bus, const sb_sender *sender, sb_pool *pool, sb_span session, sb_span frame);
+int sb_dispatch_to_pool(stdio_bus_t *bus, const sb_sender *sender, sb_pool *pool, sb_span frame);
+
+/* Queues a frame that was put together for a worker. False without memory, or if it takes none any more. */
+bool sb_dispatch_put(stdio_bus_t *bus, sb_worker *worker, const sb_buf *text);
+
+/* ---- handshake.c: what a pool and its workers agree on ------------------------------ */
+
+/* From the pool's configuration. False without memory. */
+bool sb_handshake_init(stdio_bus_t *bus, sb_pool *pool);
+void sb_handshake_free(stdio_bus_t *bus, sb_pool *pool);
+
+/* The pool takes over what another one knows of its clients, unless its own configuration says more. */
+void sb_handshake_inherit(sb_pool *pool, const sb_pool *from);
+
+/* A worker was started. Whether it has to answer an initialize before it is ready. */
+bool sb_handshake_begin(stdio_bus_t *bus, sb_worker *worker);
+
+/* Whether a worker's answer was one to the bus itself; it has been dealt with then. */
+bool sb_handshake_answered(stdio_bus_t *bus, sb_worker *worker, const sb_envelope *envelope, sb_span frame);
+
+/* ---- cancel.c: requests that nobody wants answered any more ----------------------------- */
+
+/* Nobody waits for a client's request any more: its worker is told, and what it still says goes nowhere. */
+void sb_dispatch_give_up(stdio_bus_t *bus, uint32_t request);
+
+/*
+ * A worker's question needs no answer any more, and its client is told so.
+ * `declined`: the worker gets the one that says that there was none.
+ */
+void sb_dispatch_withdraw(stdio_bus_t *bus, uint32_t request, bool declined);
 
 /* ---- depart.c: when somebody leaves ------------------------------------------------ */
 
 /* Answers a worker's request that no client can answer. */
-void sb_dispatch_decline(stdio_bus_t *bus, sb_worker *worker, sb_span id, bool permission);
+void sb_dispatch_decline(stdio_bus_t *bus, sb_worker *worker, sb_span id, sb_meaning meaning);
+
+/* Ends what a worker asked a client, who can't answer it. */
+void sb_dispatch_decline_asked(stdio_bus_t *bus, uint32_t request);
 
 /* Ends one request with an error. */
 void sb_dispatch_fail(stdio_bus_t *bus, uint32_t request, const sb_error *error, int worker, uint32_t generation);
@@ -155,6 +202,13 @@ void sb_dispatch_decline_answered(stdio_bus_t *bus, sb_peer *client, sb_span id)
 
 /* A pool has failed: everything in its queue ends with this error. */
 void sb_dispatch_fail_queued(stdio_bus_t *bus, sb_pool *pool, const sb_error *error);
+
+/*
+ * Somebody is gone whose sink has been closed: counts as dropped what had not
+ * been written, and returns how much that is. Requests are not in it: they end
+ * in their own way. To be called while the router still knows them.
+ */
+uint32_t sb_dispatch_count_unsent(stdio_bus_t *bus, const sb_peer *peer, const sb_sink *sink);
 
 /* A worker is gone: everything it had to answer ends with this error, which is told what had been sent. */
 void sb_dispatch_fail_held(stdio_bus_t *bus, sb_worker *worker, sb_error *error);
@@ -190,7 +244,10 @@ void sb_deliver_error(stdio_bus_t *bus, sb_peer *client, sb_span id, const sb_er
                       uint32_t generation);
 
 /* Answers with a result made by the bus, which is JSON text. */
-void sb_deliver_result(stdio_bus_t *bus, sb_peer *client, sb_span id, const char *result);
+void sb_deliver_result(stdio_bus_t *bus, sb_peer *client, sb_span id, sb_span result);
+
+/* Hands over a notification made by the bus. */
+void sb_deliver_notice(stdio_bus_t *bus, sb_peer *client, const sb_buf *text, const sb_worker *worker);
 
 /* Hands out the letters that are there now. Returns how many. */
 int sb_deliver_letters(stdio_bus_t *bus);
@@ -208,12 +265,6 @@ sb_pool *sb_pool_new(stdio_bus_t *bus, sb_pool_config *config);
 
 /* Frees a pool whose workers are gone; its slots become free. */
 void sb_pool_free(stdio_bus_t *bus, sb_pool *pool);
-
-/* Sends what waits in a pool's queue on its way, into `to`, which may be another pool. */
-void sb_pool_flush_queue(stdio_bus_t *bus, sb_pool *pool, sb_pool *to);
-
-/* What waits in a pool's queue ends with an error. */
-void sb_pool_fail_queue(stdio_bus_t *bus, sb_pool *pool);
 
 /* Starts every worker and waits for the verdicts. A status; on_error has the reason. */
 int sb_pools_start(stdio_bus_t *bus);
@@ -238,9 +289,8 @@ sb_worker *sb_pool_add_worker(stdio_bus_t *bus, sb_pool *pool);
 /* Whether a worker of the pool may become ready without anybody doing anything. */
 bool sb_pool_recovers(const stdio_bus_t *bus, const sb_pool *pool);
 
-/* Queues a message until then. A status. */
-int sb_pool_queue(stdio_bus_t *bus, sb_pool *pool, const sb_sender *sender, sb_span session, sb_span frame,
-                  sb_span id);
+/* A worker is ready: it gets its share of the messages from now on, and what is in the queue. */
+void sb_pool_worker_ready(stdio_bus_t *bus, sb_worker *worker);
 
 /* What workers report; see sb_hooks. */
 void sb_pool_worker_started(sb_ctx *ctx, sb_worker *worker);
@@ -250,6 +300,28 @@ void sb_pool_worker_writable(sb_ctx *ctx, sb_worker *worker);
 void sb_pool_worker_stopping(sb_ctx *ctx, sb_worker *worker);
 void sb_pool_worker_stopped(sb_ctx *ctx, sb_worker *worker);
 void sb_pool_worker_retry(sb_ctx *ctx, sb_worker *worker);
+
+/* ---- queue.c: messages that wait for a worker or a turn ------------------------------------ */
+
+bool sb_queue_init(stdio_bus_t *bus, sb_pool *pool); /* false without memory */
+void sb_queue_free(stdio_bus_t *bus, sb_pool *pool);
+
+/*
+ * Queues a message until it can be sent. `session` is plain text, or absent;
+ * `id` is absent for a notification. A status; `request` is the entry in the
+ * router.
+ */
+int sb_pool_queue(stdio_bus_t *bus, sb_pool *pool, const sb_sender *sender, sb_span session, sb_span frame,
+                  sb_span id, uint32_t *request);
+
+/* Sends what waits in a pool's queue on its way, into `to`, which may be another pool. */
+void sb_pool_flush_queue(stdio_bus_t *bus, sb_pool *pool, sb_pool *to);
+
+/* What waits in a pool's queue ends with an error. */
+void sb_pool_fail_queue(stdio_bus_t *bus, sb_pool *pool);
+
+/* Turns of this session (plain text) that have not begun end as cancelled. */
+void sb_pool_end_held(stdio_bus_t *bus, sb_pool *pool, sb_span session);
 
 /* ---- reload.c: another configuration while running ------------------------------------- */
 
@@ -281,6 +353,8 @@ void sb_report_log(sb_ctx *ctx, int level, const char *message);
 /* An event about a worker (NULL for none), filled as far as its kind needs it. */
 void sb_report_worker(stdio_bus_t *bus, uint32_t kind, sb_worker *worker, sb_span text, uint32_t delay_ms);
 void sb_report_client(stdio_bus_t *bus, uint32_t kind, const sb_conn *conn, const char *text);
+/* What sb_dispatch_count_unsent has counted; about a worker or a client, the other is NULL. */
+void sb_report_unsent(stdio_bus_t *bus, sb_worker *worker, const sb_conn *conn, uint32_t count, const char *why);
 void sb_report_lost(stdio_bus_t *bus, uint32_t kind, sb_worker *worker, const char *why);
 
 /* hooks.c: joins the parts below the bus to it. */

@@ -91,6 +91,8 @@ void sb_clients_closed(sb_ctx *ctx, sb_conn *conn, const char *reason)
 {
     bool usual = strcmp(reason, "closed") == 0 || strcmp(reason, "shutdown") == 0;
     stdio_bus_t *bus = sb_bus_of(ctx);
+    uint32_t lost = sb_dispatch_count_unsent(bus, &conn->peer, &conn->sink);
+    char why[64];
     sb_dispatch_give_up_asked(bus, &conn->peer);
     sb_dispatch_decline_held(bus, &conn->peer);
     sb_router_remove(&ctx->router, &conn->peer);
@@ -106,6 +108,8 @@ void sb_clients_closed(sb_ctx *ctx, sb_conn *conn, const char *reason)
     if (conn->listener != NULL) bus->strangers--;
     bus->stats.client_disconnects++;
     sb_log(ctx, usual ? SB_LOG_DEBUG : SB_LOG_WARN, "client %d disconnected: %s", conn->id, reason);
+    snprintf(why, sizeof why, "the client is gone (%s)", reason);
+    sb_report_unsent(bus, NULL, conn, lost, why);
     sb_report_client(bus, STDIO_BUS_EVENT_CLIENT_DISCONNECTED, conn, reason);
 }
 

@@ -4,9 +4,8 @@
 #ifndef SB_CONFIG_H
 #define SB_CONFIG_H
 
-#include "base.h"
+#include "protocol.h"
 
-typedef enum { SB_PROTOCOL_AUTO, SB_PROTOCOL_NDJSON, SB_PROTOCOL_MCP, SB_PROTOCOL_ACP } sb_protocol;
 typedef enum { SB_RESTART_ALWAYS, SB_RESTART_ON_FAILURE, SB_RESTART_NEVER } sb_restart;
 typedef enum { SB_STDERR_DEFAULT, SB_STDERR_LOG, SB_STDERR_INHERIT, SB_STDERR_NULL } sb_stderr; /* DEFAULT: the host decides */
 typedef enum { SB_FRAMING_NDJSON, SB_FRAMING_LENGTH } sb_framing;

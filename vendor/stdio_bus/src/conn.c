@@ -151,7 +151,7 @@ static void read_input(sb_conn *conn, bool hung_up)
         break;
     case SB_SOURCE_END:
         /* A socket that hung up reads nothing either; a pipe's hang-up says only that no more comes. */
-        if (hung_up && !conn->pair) {
+        if (conn->wio.fd < 0 && (hung_up || conn->leaves_at_eof)) {
             sb_conn_close(conn, "closed");
         } else {
             at_eof(conn);

@@ -27,6 +27,7 @@ struct sb_conn {
     bool pair;   /* descriptors that were handed over, not accepted */
     bool greeted; /* its first frame has been judged */
     bool eof;    /* it has closed its sending side */
+    bool leaves_at_eof; /* it speaks MCP or ACP, where that says that it is gone */
     bool closing; /* to be closed once its outbox is flushed */
     bool closed;
     int flags[2]; /* file status flags of handed-over descriptors, to be put back */

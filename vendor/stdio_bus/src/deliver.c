@@ -65,19 +65,16 @@ static void call_host(stdio_bus_t *bus, const stdio_bus_frame_t *frame)
     }
 }
 
-/* Edits can shift the session's place; it is only told where they didn't. */
 static void point_into(stdio_bus_frame_t *frame, const sb_delivery *delivery)
 {
     bool moved = delivery->edits != NULL;
     if (delivery->id.end != 0) {
-        frame->id = frame->data + delivery->id.value;
-        frame->id_len = moved ? delivery->new_id.len : delivery->id.end - delivery->id.value;
+        frame->id = frame->data + (moved ? sb_splice_moved(delivery->edits, delivery->id.value) : delivery->id.value);
+        frame->id_len = delivery->new_id.ptr != NULL ? delivery->new_id.len : delivery->id.end - delivery->id.value;
     }
     if (delivery->session.end != 0) {
-        ptrdiff_t shift = moved && delivery->session.value > delivery->id.value
-                              ? (ptrdiff_t)delivery->new_id.len - (ptrdiff_t)(delivery->id.end - delivery->id.value)
-                              : 0;
-        frame->session = frame->data + delivery->session.value + shift;
+        frame->session = frame->data + (moved ? sb_splice_moved(delivery->edits, delivery->session.value)
+                                              : delivery->session.value);
         frame->session_len = delivery->session.end - delivery->session.value;
     }
 }
@@ -131,7 +128,7 @@ bool sb_deliver(stdio_bus_t *bus, sb_peer *client, const sb_delivery *delivery)
 /* ---- what the bus says itself ---------------------------------------------------- */
 
 /* The host hears it from the next hand-out, never while a table is being walked. */
-static void post_letter(stdio_bus_t *bus, sb_span frame, sb_span id, int worker, uint32_t generation)
+static void post_letter(stdio_bus_t *bus, uint32_t kind, sb_span frame, sb_span id, int worker, uint32_t generation)
 {
     sb_letter *letter = sb_alloc(sizeof *letter + frame.len + 1);
     if (letter == NULL) {
@@ -139,6 +136,7 @@ static void post_letter(stdio_bus_t *bus, sb_span frame, sb_span id, int worker,
         return;
     }
     letter->next = NULL;
+    letter->kind = kind;
     letter->worker = worker;
     letter->generation = generation;
     letter->id_at = sizeof "{\"jsonrpc\":\"2.0\",\"id\":" - 1;
@@ -154,8 +152,8 @@ static void post_letter(stdio_bus_t *bus, sb_span frame, sb_span id, int worker,
     bus->last_letter = letter;
 }
 
-static void deliver_answer(stdio_bus_t *bus, sb_peer *client, const sb_buf *text, sb_span id, int worker,
-                           uint32_t generation)
+static void deliver_own(stdio_bus_t *bus, sb_peer *client, uint32_t kind, const sb_buf *text, sb_span id, int worker,
+                        uint32_t generation)
 {
     sb_conn *conn = sb_conn_of(bus, client);
     sb_delivery delivery = {0};
@@ -165,7 +163,7 @@ static void deliver_answer(stdio_bus_t *bus, sb_peer *client, const sb_buf *text
     if (conn != NULL) {
         deliver_to_conn(bus, conn, &delivery);
     } else {
-        post_letter(bus, delivery.frame, id, worker, generation);
+        post_letter(bus, kind, delivery.frame, id, worker, generation);
     }
 }
 
@@ -174,22 +172,28 @@ void sb_deliver_error(stdio_bus_t *bus, sb_peer *client, sb_span id, const sb_er
 {
     sb_buf text = {0};
     if (sb_answer_error(&text, id, error)) {
-        deliver_answer(bus, client, &text, id, worker, generation);
+        deliver_own(bus, client, STDIO_BUS_FRAME_RESPONSE, &text, id, worker, generation);
     } else {
         drop(bus, "out of memory");
     }
     sb_buf_free(&text);
 }
 
-void sb_deliver_result(stdio_bus_t *bus, sb_peer *client, sb_span id, const char *result)
+void sb_deliver_result(stdio_bus_t *bus, sb_peer *client, sb_span id, sb_span result)
 {
     sb_buf text = {0};
     if (sb_answer_result(&text, id, result)) {
-        deliver_answer(bus, client, &text, id, -1, 0);
+        deliver_own(bus, client, STDIO_BUS_FRAME_RESPONSE, &text, id, -1, 0);
     } else {
         drop(bus, "out of memory");
     }
     sb_buf_free(&text);
+}
+
+void sb_deliver_notice(stdio_bus_t *bus, sb_peer *client, const sb_buf *text, const sb_worker *worker)
+{
+    static const sb_span no_id = {NULL, 0};
+    deliver_own(bus, client, STDIO_BUS_FRAME_NOTIFICATION, text, no_id, worker->id, worker->generation);
 }
 
 int sb_deliver_letters(stdio_bus_t *bus)
@@ -202,7 +206,7 @@ int sb_deliver_letters(stdio_bus_t *bus)
         sb_letter *next = letter->next;
         stdio_bus_frame_t frame = {0};
         frame.size = sizeof frame;
-        frame.kind = STDIO_BUS_FRAME_RESPONSE;
+        frame.kind = letter->kind;
         frame.flags = STDIO_BUS_FRAME_FROM_BUS;
         frame.worker = letter->worker;
         frame.generation = letter->generation;

@@ -9,14 +9,19 @@ int sb_refuse(stdio_bus_t *bus, const sb_sender *sender, sb_span id, const sb_er
     return STDIO_BUS_OK;
 }
 
-int sb_refuse_message(stdio_bus_t *bus, const sb_sender *sender, const sb_envelope *envelope, sb_span frame,
-                          const sb_error *error, int status)
+void sb_drop_message(stdio_bus_t *bus, const char *why)
 {
-    if (envelope->kind == SB_KIND_REQUEST) {
-        return sb_refuse(bus, sender, sb_member_value(frame, envelope->id), error, status);
-    }
     bus->more.dropped_frames++;
-    sb_report_lost(bus, STDIO_BUS_EVENT_DROPPED, NULL, error->reason);
+    sb_report_lost(bus, STDIO_BUS_EVENT_DROPPED, NULL, why);
+}
+
+int sb_refuse_message(stdio_bus_t *bus, const sb_message *message, const sb_error *error, int status)
+{
+    if (message->envelope->kind == SB_KIND_REQUEST) {
+        sb_span id = sb_member_value(message->frame, message->envelope->id);
+        return sb_refuse(bus, message->sender, id, error, status);
+    }
+    sb_drop_message(bus, error->reason);
     return status;
 }
 
@@ -75,7 +80,7 @@ static int answer_worker(stdio_bus_t *bus, const sb_sender *sender, const sb_env
     sb_router_end_take(router, entry, &text);
     original = sb_text_span(&text);
     edits.count = 0;
-    if (sb_issues_ids(worker->pool)) sb_splice_drop_routing(&edits, frame, envelope, true);
+    if (sb_issues_ids(worker->pool)) sb_splice_drop_routing(&edits, frame, envelope, sb_speaks_only(worker->pool));
     if (reissued) sb_splice_replace(&edits, envelope->id, original);
     sent = worker->in.fd >= 0 && sb_dispatch_send(bus, worker, SB_NONE, frame, &edits);
     sb_text_free(&text);
@@ -102,7 +107,7 @@ static bool answer_auth(stdio_bus_t *bus, const sb_sender *sender, const sb_enve
 {
     if (!is_auth(sb_member_value(frame, envelope->method))) return false;
     if (envelope->kind == SB_KIND_REQUEST) {
-        sb_deliver_result(bus, sender->peer, sb_member_value(frame, envelope->id), "{\"ok\":true}");
+        sb_deliver_result(bus, sender->peer, sb_member_value(frame, envelope->id), sb_span_of("{\"ok\":true}"));
     }
     return true;
 }
@@ -172,14 +177,16 @@ int sb_dispatch_from_client(stdio_bus_t *bus, const sb_sender *sender, sb_span f
         return sb_refuse(bus, sender, sb_member_value(frame, envelope.id), &error, STDIO_BUS_ERR_INVALID);
     }
     if (!is_admitted(bus, &envelope)) {
+        sb_message message = {sender, &envelope, frame, NULL, SB_MEANS_NOTHING, {NULL, 0}};
         error = sb_error_of(SB_RPC_SHUTTING_DOWN, "shutting_down", "The bus is shutting down");
         error.sent = 0;
-        return sb_refuse_message(bus, sender, &envelope, frame, &error, STDIO_BUS_ERR_STATE);
+        return sb_refuse_message(bus, &message, &error, STDIO_BUS_ERR_STATE);
     }
     if (envelope.kind == SB_KIND_RESPONSE) {
         status = answer_worker(bus, sender, &envelope, frame);
     } else {
-        status = answer_auth(bus, sender, &envelope, frame) ? STDIO_BUS_OK : sb_route(bus, sender, &envelope, frame);
+        bool done = answer_auth(bus, sender, &envelope, frame) || sb_cancel_by_name(bus, sender, &envelope, frame);
+        status = done ? STDIO_BUS_OK : sb_route(bus, sender, &envelope, frame);
     }
     if (status == STDIO_BUS_OK) {
         bus->stats.messages_in++;

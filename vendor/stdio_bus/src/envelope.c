@@ -10,7 +10,9 @@ static inline sb_member *match_key(sb_envelope *envelope, const char *key, size_
 {
     switch (len) {
     case 2: return memcmp(key, "id", 2) == 0 ? &envelope->id : NULL;
-    case 4: return memcmp(key, "pool", 4) == 0 ? &envelope->pool : NULL;
+    case 4:
+        if (memcmp(key, "pool", 4) == 0) return &envelope->pool;
+        return memcmp(key, "_ext", 4) == 0 ? &envelope->ext : NULL;
     case 5: return memcmp(key, "error", 5) == 0 ? &envelope->error : NULL;
     case 6:
         if (memcmp(key, "method", 6) == 0) return &envelope->method;

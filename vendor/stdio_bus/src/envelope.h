@@ -28,7 +28,7 @@ typedef enum {
 typedef struct {
     sb_kind kind;
     bool repeated; /* a routed member occurs more than once; the last one counts */
-    sb_member id, session, pool, agent, method, params, result, error;
+    sb_member id, session, pool, agent, ext, method, params, result, error; /* ext: "_ext" */
 } sb_envelope;
 
 typedef enum {

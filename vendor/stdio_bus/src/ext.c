@@ -83,7 +83,9 @@ int stdio_bus_cancel(stdio_bus_t *bus, const char *id, size_t id_len)
     if (bus == NULL || id == NULL) return STDIO_BUS_ERR_INVALID;
     request = sb_router_asked(&bus->ctx.router, &bus->host, token);
     if (request == SB_NONE) return STDIO_BUS_ENOTFOUND;
-    sb_router_give_up(&bus->ctx.router, request);
+    sb_bus_tell_time(bus);
+    sb_dispatch_give_up(bus, request);
+    sb_bus_settle(bus);
     return STDIO_BUS_OK;
 }
 

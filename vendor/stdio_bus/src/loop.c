@@ -182,14 +182,17 @@ static int wait_time(const sb_loop *loop, int timeout_ms)
     return timeout_ms < 0 || left < (uint64_t)timeout_ms ? (int)left : timeout_ms;
 }
 
-int sb_loop_turn(sb_loop *loop, int timeout_ms)
+void sb_loop_wait(sb_loop *loop, int timeout_ms)
+{
+    int count = loop->ops->wait(loop->poller, loop->ready, SB_LOOP_BATCH, wait_time(loop, timeout_ms));
+    loop->ready_count = add_always(loop, count);
+    loop->now = sb_clock_now(&loop->clock);
+}
+
+int sb_loop_hand_out(sb_loop *loop)
 {
     int handled = 0;
-    int count = loop->ops->wait(loop->poller, loop->ready, SB_LOOP_BATCH, wait_time(loop, timeout_ms));
-    count = add_always(loop, count);
-    loop->ready_count = count;
-    loop->now = sb_clock_now(&loop->clock);
-    for (int i = 0; i < count; i++) {
+    for (int i = 0; i < loop->ready_count; i++) {
         sb_io *io = loop->ready[i].io;
         if (io == NULL) continue;
         loop->ready[i].io = NULL;

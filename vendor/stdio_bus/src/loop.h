@@ -48,12 +48,11 @@ void sb_loop_interest(sb_loop *loop, sb_io *io, unsigned interest);
  */
 void sb_loop_unwatch(sb_loop *loop, sb_io *io);
 
-/*
- * Waits up to `timeout_ms` (-1: without limit) or until the next deadline, and
- * calls what is due. Returns the number of events and timers handled; wake-ups
- * don't count.
- */
-int sb_loop_turn(sb_loop *loop, int timeout_ms);
+/* Begins a turn: waits up to `timeout_ms` (-1: without limit) or until the next deadline. */
+void sb_loop_wait(sb_loop *loop, int timeout_ms);
+
+/* Ends it: calls what is due. Returns the number of events and timers handled; wake-ups don't count. */
+int sb_loop_hand_out(sb_loop *loop);
 
 /* Makes the present or the next turn return at once. Any thread; async-signal-safe. */
 void sb_loop_wake(sb_loop *loop);

@@ -24,13 +24,11 @@ bool sb_pools_init(stdio_bus_t *bus)
     return true;
 }
 
-static void on_queue_timer(sb_timer *timer);
-
 sb_pool *sb_pool_new(stdio_bus_t *bus, sb_pool_config *config)
 {
     sb_pool *pool = sb_calloc(1, sizeof *pool);
     if (pool == NULL) return NULL;
-    if (!sb_timer_register(&bus->ctx.loop.timers, &pool->queue_timer, on_queue_timer)) {
+    if (!sb_queue_init(bus, pool)) {
         sb_free(pool);
         return NULL;
     }
@@ -38,8 +36,10 @@ sb_pool *sb_pool_new(stdio_bus_t *bus, sb_pool_config *config)
     pool->key = ++bus->last_pool_key;
     pool->config = *config;
     memset(config, 0, sizeof *config);
-    sb_peer_init(&bus->ctx.router, &pool->waiting, true);
-    pool->waiting.queue = true;
+    if (!sb_handshake_init(bus, pool)) {
+        sb_pool_free(bus, pool);
+        return NULL;
+    }
     for (uint32_t n = 0; n < pool->config.instances; n++) {
         if (sb_pool_add_worker(bus, pool) == NULL) {
             sb_pool_free(bus, pool);
@@ -47,17 +47,6 @@ sb_pool *sb_pool_new(stdio_bus_t *bus, sb_pool_config *config)
         }
     }
     return pool;
-}
-
-static void free_queue(sb_pool *pool)
-{
-    while (pool->head != NULL) {
-        sb_queued *item = pool->head;
-        pool->head = item->next;
-        sb_free(item);
-    }
-    pool->tail = NULL;
-    pool->queued_bytes = 0;
 }
 
 void sb_pool_release(stdio_bus_t *bus, sb_worker *worker)
@@ -73,9 +62,8 @@ void sb_pool_free(stdio_bus_t *bus, sb_pool *pool)
     for (size_t i = 0; i < bus->worker_count; i++) {
         if (bus->workers[i]->pool == pool) sb_pool_release(bus, bus->workers[i]);
     }
-    sb_timer_unregister(&bus->ctx.loop.timers, &pool->queue_timer);
-    sb_router_remove(&bus->ctx.router, &pool->waiting);
-    free_queue(pool);
+    sb_handshake_free(bus, pool);
+    sb_queue_free(bus, pool);
     sb_balance_free(&pool->balance);
     sb_pool_config_free(&pool->config);
     sb_free(pool);
@@ -157,8 +145,6 @@ bool sb_pools_running(const stdio_bus_t *bus)
     return false;
 }
 
-/* ---- the queue ------------------------------------------------------------------- */
-
 void sb_pools_free(stdio_bus_t *bus)
 {
     for (size_t i = 0; i < bus->worker_count; i++) sb_worker_abort(bus->workers[i]);
@@ -188,131 +174,6 @@ bool sb_pool_recovers(const stdio_bus_t *bus, const sb_pool *pool)
     return false;
 }
 
-static size_t queued_size(size_t session_len, size_t len)
-{
-    return sizeof(sb_queued) + session_len + len;
-}
-
-int sb_pool_queue(stdio_bus_t *bus, sb_pool *pool, const sb_sender *sender, sb_span session, sb_span frame, sb_span id)
-{
-    sb_router *router = &bus->ctx.router;
-    size_t size = queued_size(session.len, frame.len);
-    uint32_t link = sb_router_link(router, sender->peer, &pool->waiting);
-    char wire[SB_WIRE_MAX];
-    sb_queued *item;
-    if (link == SB_NONE || pool->queued_bytes + size > bus->ctx.limits.max_output_queue) return STDIO_BUS_EFULL;
-    if (id.ptr != NULL && router->pending >= bus->ctx.limits.max_pending) return STDIO_BUS_EFULL;
-    item = sb_alloc(size);
-    if (item == NULL) return STDIO_BUS_EFULL;
-    item->next = NULL;
-    item->due = sb_clock_now(&bus->ctx.loop.clock) + (uint64_t)pool->config.init_timeout_sec * 1000u;
-    item->client = sender->peer->key;
-    item->request = SB_NONE;
-    item->session_len = session.ptr != NULL ? session.len : SIZE_MAX;
-    item->len = frame.len;
-    if (session.ptr != NULL) memcpy(item->data, session.ptr, session.len);
-    memcpy(item->data + (session.ptr != NULL ? session.len : 0), frame.ptr, frame.len);
-    if (id.ptr != NULL) {
-        if (sb_router_ask(router, link, SB_DOWN, id, false, SB_NONE, wire, &item->request).ptr == NULL) {
-            sb_free(item);
-            return STDIO_BUS_EFULL;
-        }
-        item->serial = sb_router_request(router, item->request)->serial;
-    }
-    if (pool->tail != NULL) {
-        pool->tail->next = item;
-    } else {
-        pool->head = item;
-    }
-    pool->tail = item;
-    pool->queued_bytes += size;
-    if (!sb_timer_is_set(&pool->queue_timer)) sb_timer_set(&bus->ctx.loop.timers, &pool->queue_timer, item->due);
-    return STDIO_BUS_OK;
-}
-
-/* A notification that is not delivered: nobody waits for it, so it is counted. */
-static void drop_queued(stdio_bus_t *bus, const char *why)
-{
-    bus->more.dropped_frames++;
-    sb_report_lost(bus, STDIO_BUS_EVENT_DROPPED, NULL, why);
-}
-
-/* The first of the queue, or several, have waited as long as a worker may take to become ready. */
-static void on_queue_timer(sb_timer *timer)
-{
-    sb_pool *pool = SB_CONTAINER(timer, sb_pool, queue_timer);
-    stdio_bus_t *bus = pool->bus;
-    sb_error error = sb_error_of(SB_RPC_WORKER_EXITED, "worker_exited", "No worker of the pool became ready in time");
-    error.pool = pool->config.id;
-    error.sent = 0;
-    while (pool->head != NULL && pool->head->due <= bus->ctx.loop.now) {
-        sb_queued *item = pool->head;
-        pool->head = item->next;
-        if (pool->head == NULL) pool->tail = NULL;
-        pool->queued_bytes -= queued_size(item->session_len != SIZE_MAX ? item->session_len : 0, item->len);
-        if (item->request == SB_NONE) {
-            drop_queued(bus, error.message);
-        } else if (sb_router_request(&bus->ctx.router, item->request)->serial == item->serial) {
-            sb_dispatch_fail(bus, item->request, &error, -1, 0);
-        }
-        sb_free(item);
-    }
-    if (pool->head != NULL) sb_timer_set(&bus->ctx.loop.timers, timer, pool->head->due);
-}
-
-/* Sends one queued message on its way, unless it was given up meanwhile. */
-static void send_queued(stdio_bus_t *bus, sb_pool *pool, sb_pool *to, const sb_queued *item)
-{
-    sb_router *router = &bus->ctx.router;
-    bool has_session = item->session_len != SIZE_MAX;
-    sb_span session = {has_session ? item->data : NULL, has_session ? item->session_len : 0};
-    sb_span frame = {item->data + session.len, item->len};
-    sb_sender sender = {0};
-    sender.peer = sb_router_linked_client(router, item->client, &pool->waiting);
-    if (item->request != SB_NONE) {
-        const sb_request *request = sb_router_request(router, item->request);
-        if (request->serial != item->serial) return;
-        sb_router_end(router, item->request);
-    }
-    if (sender.peer == NULL) {
-        drop_queued(bus, "its client is gone");
-        return;
-    }
-    sender.conn = sb_conn_of(bus, sender.peer);
-    /* It was accepted, so from now on a refusal is an answer. */
-    sender.answer_errors = true;
-    sb_dispatch_to_pool(bus, &sender, to, session, frame);
-}
-
-void sb_pool_flush_queue(stdio_bus_t *bus, sb_pool *pool, sb_pool *to)
-{
-    sb_queued *item = pool->head;
-    sb_timer_cancel(&bus->ctx.loop.timers, &pool->queue_timer);
-    pool->head = pool->tail = NULL;
-    pool->queued_bytes = 0;
-    while (item != NULL) {
-        sb_queued *next = item->next;
-        send_queued(bus, pool, to, item);
-        sb_free(item);
-        item = next;
-    }
-}
-
-void sb_pool_fail_queue(stdio_bus_t *bus, sb_pool *pool)
-{
-    sb_error error = sb_error_of(SB_RPC_WORKER_EXITED, "worker_exited", "The pool has no running worker");
-    if (bus->state != STDIO_BUS_STATE_RUNNING) {
-        error = sb_error_of(SB_RPC_SHUTTING_DOWN, "shutting_down", "The bus is shutting down");
-    }
-    error.pool = pool->config.id;
-    error.sent = 0;
-    sb_dispatch_fail_queued(bus, pool, &error);
-    for (const sb_queued *item = pool->head; item != NULL; item = item->next) {
-        if (item->request == SB_NONE) drop_queued(bus, error.reason);
-    }
-    free_queue(pool);
-}
-
 /* ---- workers come and go ------------------------------------------------------------ */
 
 void sb_pool_worker_started(sb_ctx *ctx, sb_worker *worker)
@@ -322,13 +183,20 @@ void sb_pool_worker_started(sb_ctx *ctx, sb_worker *worker)
     sb_log(ctx, SB_LOG_INFO, "worker %d (%s) started, pid %d, generation %u", worker->id, pool->config.id,
            (int)worker->pid, worker->generation);
     sb_report_worker(bus, STDIO_BUS_EVENT_WORKER_STARTED, worker, no_text, 0);
-    if (!sb_balance_add(&pool->balance, &worker->peer.node, 0)) {
+    if (!sb_handshake_begin(bus, worker)) sb_pool_worker_ready(bus, worker);
+}
+
+void sb_pool_worker_ready(stdio_bus_t *bus, sb_worker *worker)
+{
+    sb_worker_ready(worker);
+    if (!sb_worker_takes(worker)) return;
+    if (!sb_balance_add(&worker->pool->balance, &worker->peer.node, sb_peer_load(&worker->peer))) {
         sb_report_error(bus, STDIO_BUS_ERR, "out of memory");
         sb_worker_stop(worker, 0);
         return;
     }
     sb_report_worker(bus, STDIO_BUS_EVENT_WORKER_READY, worker, no_text, 0);
-    sb_pool_flush_queue(bus, pool, pool);
+    sb_pool_flush_queue(bus, worker->pool, worker->pool);
 }
 
 void sb_pool_worker_stalled(sb_ctx *ctx, sb_worker *worker)
@@ -426,7 +294,7 @@ static void plan_restart(stdio_bus_t *bus, sb_worker *worker)
         give_up(bus, worker, false);
         return;
     }
-    if (worker->uptime_ms > LONG_RUN_MS) {
+    if (worker->served && worker->uptime_ms > LONG_RUN_MS) {
         worker->restarts.backoffs = 0;
     } else {
         delay = backoff(bus, worker);
@@ -460,9 +328,11 @@ static void log_exit(stdio_bus_t *bus, const sb_worker *worker)
 void sb_pool_worker_stopped(sb_ctx *ctx, sb_worker *worker)
 {
     stdio_bus_t *bus = sb_bus_of(ctx);
+    uint32_t lost = sb_dispatch_count_unsent(bus, &worker->peer, &worker->sink);
     log_exit(bus, worker);
     fail_requests(bus, worker);
     sb_router_remove(&ctx->router, &worker->peer);
+    sb_report_unsent(bus, worker, NULL, lost, "the worker is gone");
     sb_report_worker(bus, STDIO_BUS_EVENT_WORKER_STOPPED, worker, no_text, 0);
     if (worker->retiring) {
         sb_pool_release(bus, worker);

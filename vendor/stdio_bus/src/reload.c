@@ -26,6 +26,15 @@ static sb_pool *unchanged(stdio_bus_t *bus, const sb_pool_config *config)
     return pool != NULL && sb_pool_config_equal(&pool->config, config) ? pool : NULL;
 }
 
+/* A new pool; clients of the one it replaces don't have to introduce themselves again. */
+static sb_pool *successor_of(stdio_bus_t *bus, sb_pool_config *config)
+{
+    const sb_pool *before = sb_pool_named(bus, sb_span_of(config->id));
+    sb_pool *pool = sb_pool_new(bus, config);
+    if (pool != NULL && before != NULL) sb_handshake_inherit(pool, before);
+    return pool;
+}
+
 /* The pools of the new configuration: kept ones and new ones. NULL without memory, with nothing left behind. */
 static sb_pool **make_pools(stdio_bus_t *bus, sb_config *config)
 {
@@ -33,7 +42,7 @@ static sb_pool **make_pools(stdio_bus_t *bus, sb_config *config)
     bool ok = pools != NULL;
     for (size_t i = 0; ok && i < config->pool_count; i++) {
         pools[i] = unchanged(bus, &config->pools[i]);
-        if (pools[i] == NULL) pools[i] = sb_pool_new(bus, &config->pools[i]);
+        if (pools[i] == NULL) pools[i] = successor_of(bus, &config->pools[i]);
         ok = pools[i] != NULL;
     }
     if (ok) return pools;

@@ -133,6 +133,20 @@ void sb_report_client(stdio_bus_t *bus, uint32_t kind, const sb_conn *conn, cons
     }
 }
 
+void sb_report_unsent(stdio_bus_t *bus, sb_worker *worker, const sb_conn *conn, uint32_t count, const char *why)
+{
+    stdio_bus_event_t event = {0};
+    char text[128];
+    if (count == 0) return;
+    event.kind = STDIO_BUS_EVENT_DROPPED;
+    fill_worker(&event, worker);
+    if (conn != NULL) event.client = conn->id;
+    snprintf(text, sizeof text, "%u unsent message%s: %s", (unsigned)count, count == 1 ? "" : "s", why);
+    event.text = text;
+    event.text_len = strlen(text);
+    emit(bus, &event);
+}
+
 void sb_report_lost(stdio_bus_t *bus, uint32_t kind, sb_worker *worker, const char *why)
 {
     stdio_bus_event_t event = {0};

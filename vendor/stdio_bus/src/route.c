@@ -58,19 +58,51 @@ static sb_pool *named_pool(stdio_bus_t *bus, sb_span name, sb_span token, char w
     return pool;
 }
 
-/* The pool a message is for; NULL with a text that says why none can be told. */
-static sb_pool *find_pool(stdio_bus_t *bus, const sb_sender *sender, const sb_envelope *envelope, sb_span frame,
-                          sb_span session, char why[256])
+/* The session that a worker has created and the params name, or SB_NONE. */
+static uint32_t created_session(stdio_bus_t *bus, const sb_pool *pool, const sb_message *message)
 {
+    sb_span token = sb_protocol_session(sb_member_value(message->frame, message->envelope->params)), name;
+    uint32_t session;
+    if (token.ptr == NULL) return SB_NONE;
+    name = sb_plain_text(bus, token);
+    if (name.ptr == NULL) return SB_NONE;
+    session = sb_router_session(&bus->ctx.router, pool->key, name, false);
+    return session != SB_NONE && sb_router_session_at(&bus->ctx.router, session)->created ? session : SB_NONE;
+}
+
+/* The pool whose worker has created the session that is named, or NULL. */
+static sb_pool *pool_of_created(stdio_bus_t *bus, const sb_message *message)
+{
+    for (size_t i = 0; i < bus->pool_count; i++) {
+        if (bus->pools[i]->hello.protocol != SB_PROTOCOL_ACP) continue;
+        if (created_session(bus, bus->pools[i], message) != SB_NONE) return bus->pools[i];
+    }
+    return NULL;
+}
+
+/* Plain text of the session that a message was given, or names; or absent. Valid like sb_plain_text's. */
+static sb_span session_name(stdio_bus_t *bus, const sb_message *message)
+{
+    sb_span token;
+    if (message->sender->session.ptr != NULL) return message->sender->session;
+    token = sb_session_token(message->envelope, message->frame);
+    return token.ptr != NULL ? sb_plain_text(bus, token) : token;
+}
+
+/* The pool a message is for; NULL with a text that says why none can be told. */
+static sb_pool *find_pool(stdio_bus_t *bus, const sb_message *message, char why[256])
+{
+    const sb_sender *sender = message->sender;
     sb_pool *pool;
     size_t used;
-    if (sender->pool.ptr != NULL || envelope->pool.end != 0) {
-        return named_pool(bus, sender->pool, sb_member_value(frame, envelope->pool), why);
+    if (sender->pool.ptr != NULL || message->envelope->pool.end != 0) {
+        return named_pool(bus, sender->pool, sb_member_value(message->frame, message->envelope->pool), why);
     }
-    pool = pool_by_token(bus, sb_member_value(frame, envelope->agent));
+    pool = pool_by_token(bus, sb_member_value(message->frame, message->envelope->agent));
+    if (pool == NULL && bus->pool_count > 1) pool = pool_of_created(bus, message);
     if (pool == NULL && sender->conn != NULL && sender->conn->pool != NULL) return sender->conn->pool;
     if (pool == NULL && bus->pool_count == 1) return bus->pools[0];
-    if (pool == NULL) pool = pool_of_session(bus, session);
+    if (pool == NULL) pool = pool_of_session(bus, session_name(bus, message));
     if (pool == NULL) pool = bus->default_pool;
     if (pool != NULL) return pool;
     used = (size_t)snprintf(why, 256, "No pool named; there are:");
@@ -80,75 +112,211 @@ static sb_pool *find_pool(stdio_bus_t *bus, const sb_sender *sender, const sb_en
     return NULL;
 }
 
-/* The worker for a message: the session's, if it has one that takes messages, else the least loaded. NULL: none. */
-static sb_worker *find_worker(stdio_bus_t *bus, sb_pool *pool, uint32_t session)
+/* ---- what it means ---------------------------------------------------------------------- */
+
+/* Whether it might be a request of stateless MCP: worth a closer look. */
+static bool mentions_version(sb_span frame)
 {
-    sb_balance_node *node;
-    sb_peer *peer;
-    if (session != SB_NONE) {
-        peer = sb_router_session_at(&bus->ctx.router, session)->worker;
-        if (peer != NULL && sb_worker_takes(SB_CONTAINER(peer, sb_worker, peer))) {
-            return SB_CONTAINER(peer, sb_worker, peer);
+    static const char key[] = "io.modelcontextprotocol/protocolVersion";
+    return memmem(frame.ptr, frame.len, key, sizeof key - 1) != NULL;
+}
+
+/* Where a pool wasn't told what its workers speak, the first message that only one protocol has tells. */
+static void find_protocol(sb_message *message)
+{
+    sb_handshake *hello = &message->pool->hello;
+    sb_span params = sb_member_value(message->frame, message->envelope->params);
+    if (message->envelope->kind != SB_KIND_REQUEST) return;
+    if (sb_json_string_is(sb_member_value(message->frame, message->envelope->method), "initialize")) {
+        hello->protocol = sb_protocol_of_initialize(params);
+    } else if (mentions_version(message->frame) && sb_protocol_is_stateless(sb_protocol_meta(params))) {
+        hello->protocol = SB_PROTOCOL_MCP;
+    }
+}
+
+static void find_meaning(sb_message *message)
+{
+    const sb_envelope *envelope = message->envelope;
+    sb_handshake *hello = &message->pool->hello;
+    if (hello->protocol == SB_PROTOCOL_AUTO) find_protocol(message);
+    if (!sb_issues_ids(message->pool)) return;
+    message->meaning = sb_protocol_client_means(hello->protocol, sb_member_value(message->frame, envelope->method));
+    /* A notification is no question, and a request no announcement. */
+    if ((envelope->kind == SB_KIND_REQUEST) != (message->meaning <= SB_MEANS_LAST_REQUEST)) {
+        message->meaning = SB_MEANS_NOTHING;
+    }
+    if (hello->protocol != SB_PROTOCOL_MCP || envelope->kind != SB_KIND_REQUEST) return;
+    message->meta = sb_protocol_meta(sb_member_value(message->frame, envelope->params));
+    if (hello->era != SB_ERA_STATELESS && sb_protocol_is_stateless(message->meta)) {
+        message->meaning = SB_MEANS_STATELESS;
+    }
+}
+
+/* ---- its session and worker ------------------------------------------------------------------ */
+
+static sb_worker *session_worker(stdio_bus_t *bus, uint32_t session)
+{
+    sb_peer *peer = session != SB_NONE ? sb_router_session_at(&bus->ctx.router, session)->worker : NULL;
+    return peer != NULL ? SB_CONTAINER(peer, sb_worker, peer) : NULL;
+}
+
+/* The ready worker with the fewest sessions; those that are being opened count. NULL: none is ready. */
+static sb_worker *emptiest_worker(stdio_bus_t *bus, const sb_pool *pool)
+{
+    sb_worker *best = NULL;
+    for (size_t i = 0; i < bus->worker_count; i++) {
+        sb_worker *worker = bus->workers[i];
+        if (worker->pool != pool || worker->peer.node.balance == NULL) continue;
+        if (best == NULL ||
+            worker->peer.session_count + sb_peer_load(&worker->peer) <
+                best->peer.session_count + sb_peer_load(&best->peer)) {
+            best = worker;
         }
     }
-    node = sb_balance_pick(&pool->balance);
-    if (node == NULL) return NULL;
-    peer = SB_CONTAINER(node, sb_peer, node);
-    if (session != SB_NONE) sb_session_bind(&bus->ctx.router, session, peer);
-    return SB_CONTAINER(peer, sb_worker, peer);
+    return best;
+}
+
+/* The worker for a message: the session's, if it has one that takes messages, else the pool's choice. NULL: none. */
+static sb_worker *find_worker(stdio_bus_t *bus, sb_pool *pool, uint32_t session, sb_meaning meaning)
+{
+    sb_worker *worker = session_worker(bus, session);
+    sb_balance_node *node;
+    if (worker != NULL && sb_worker_takes(worker)) return worker;
+    if (meaning == SB_MEANS_NEW_SESSION || meaning == SB_MEANS_LOAD_SESSION) {
+        worker = emptiest_worker(bus, pool);
+    } else {
+        node = sb_balance_pick(&pool->balance);
+        worker = node != NULL ? SB_CONTAINER(SB_CONTAINER(node, sb_peer, node), sb_worker, peer) : NULL;
+    }
+    if (worker != NULL && session != SB_NONE) sb_session_bind(&bus->ctx.router, session, &worker->peer);
+    return worker;
+}
+
+/* The session of a message in its pool, SB_NONE without one. False if there is no room for it. */
+static bool find_session(stdio_bus_t *bus, const sb_message *message, uint32_t *session)
+{
+    sb_router *router = &bus->ctx.router;
+    sb_pool *pool = message->pool;
+    sb_span name;
+    *session = SB_NONE;
+    sb_bus_tell_time(bus);
+    if (pool->hello.protocol == SB_PROTOCOL_ACP) {
+        if (message->meaning == SB_MEANS_NEW_SESSION) return true;
+        *session = created_session(bus, pool, message);
+        if (*session != SB_NONE) return true;
+    }
+    if (message->meaning == SB_MEANS_LOAD_SESSION) {
+        /* It becomes one of the worker's, under the name in the params, whatever else is named. */
+        sb_span token = sb_protocol_session(sb_member_value(message->frame, message->envelope->params));
+        name = token.ptr != NULL ? sb_plain_text(bus, token) : token;
+    } else {
+        name = session_name(bus, message);
+    }
+    if (name.ptr != NULL) {
+        *session = sb_router_session(router, pool->key, name, true);
+    } else if (sb_is_stateful(pool)) {
+        *session = sb_router_own_session(router, pool->key, message->sender->peer);
+    } else {
+        return true;
+    }
+    return *session != SB_NONE;
+}
+
+void sb_route_bind_client(stdio_bus_t *bus, sb_pool *pool, sb_peer *client)
+{
+    uint32_t session = sb_router_own_session(&bus->ctx.router, pool->key, client);
+    sb_worker *worker = session != SB_NONE ? find_worker(bus, pool, session, SB_MEANS_NOTHING) : NULL;
+    if (worker != NULL) sb_router_link(&bus->ctx.router, client, &worker->peer);
 }
 
 /* ---- client to worker --------------------------------------------------------------------- */
 
-static sb_error overloaded(stdio_bus_t *bus, const sb_pool *pool, const char *message)
+static sb_error overloaded(stdio_bus_t *bus, const sb_pool *pool, const char *text)
 {
-    sb_error error = sb_error_of(SB_RPC_OVERLOADED, "overloaded", message);
+    sb_error error = sb_error_of(SB_RPC_OVERLOADED, "overloaded", text);
     bus->more.overload_refusals++;
     error.pool = pool->config.id;
     error.sent = 0;
     return error;
 }
 
-static int to_worker(stdio_bus_t *bus, const sb_sender *sender, sb_pool *pool, sb_worker *worker, uint32_t link,
-                     uint32_t session, const sb_envelope *envelope, sb_span frame)
+static int refuse_overloaded(stdio_bus_t *bus, const sb_message *message, const char *text, int status)
 {
-    sb_router *router = &bus->ctx.router;
-    sb_edits edits;
-    char wire[SB_WIRE_MAX];
-    uint32_t request = SB_NONE;
-    sb_error error = sb_error_of(SB_RPC_OVERLOADED, "overloaded", "Out of memory");
-    edits.count = 0;
-    if (sb_issues_ids(pool) && !sb_splice_drop_routing(&edits, frame, envelope, true)) {
-        error = sb_error_of(SB_RPC_INVALID_REQUEST, "invalid_request", "Too many repeated routing members");
-        return sb_refuse_message(bus, sender, envelope, frame, &error, STDIO_BUS_ERR_INVALID);
-    }
-    if (envelope->kind == SB_KIND_REQUEST) {
-        sb_span id = sb_member_value(frame, envelope->id);
-        sb_span token = sb_router_ask(router, link, SB_DOWN, id, sb_issues_ids(pool), session, wire, &request);
-        if (token.ptr == NULL) return sb_refuse_message(bus, sender, envelope, frame, &error, STDIO_BUS_EFULL);
-        sb_router_request(router, request)->at = worker->sink.queued;
-        pool->requests++;
-        if (sb_router_request(router, request)->issued != 0) sb_splice_replace(&edits, envelope->id, token);
-    }
-    if (sb_dispatch_send(bus, worker, link, frame, edits.count > 0 ? &edits : NULL)) return STDIO_BUS_OK;
-    if (request != SB_NONE) sb_router_end(router, request);
-    return sb_refuse_message(bus, sender, envelope, frame, &error, STDIO_BUS_EFULL);
+    sb_error error = overloaded(bus, message->pool, text);
+    return sb_refuse_message(bus, message, &error, status);
 }
 
-static int no_worker(stdio_bus_t *bus, const sb_sender *sender, sb_pool *pool, sb_span session,
-                     const sb_envelope *envelope, sb_span frame)
+/* What the worker must not see, or sees elsewhere. False if it is too much. */
+static bool take_off(const sb_message *message, sb_edits *edits)
 {
+    bool all = sb_speaks_only(message->pool);
+    if (!sb_issues_ids(message->pool)) return true;
+    if (all && message->envelope->ext.end != 0) sb_splice_move_ext(edits, message->frame, message->envelope);
+    return sb_splice_drop_routing(edits, message->frame, message->envelope, all) && edits->count + 3 <= SB_EDITS_MAX;
+}
+
+/* Tokens of the client's in `_meta` give way to what they are between bus and worker. False without memory. */
+static bool map_meta(stdio_bus_t *bus, const sb_message *message, uint32_t request, sb_span wire, sb_edits *edits,
+                     char scratch[SB_WIRE_MAX])
+{
+    sb_router *router = &bus->ctx.router;
+    sb_span token = sb_protocol_asked_token(message->meta);
+    if (token.ptr != NULL) {
+        if (!sb_router_note(router, request, token)) return false;
+        sb_splice_replace_at(edits, message->frame, token, wire);
+    }
+    token = sb_protocol_subscription(message->meta);
+    if (token.ptr != NULL) {
+        uint32_t named = sb_router_asked(router, message->sender->peer, token);
+        if (named != SB_NONE) {
+            sb_splice_replace_at(edits, message->frame, token, sb_router_wire(router, named, scratch));
+        }
+    }
+    return true;
+}
+
+static int to_worker(stdio_bus_t *bus, const sb_message *message, sb_worker *worker, uint32_t link, uint32_t session)
+{
+    sb_router *router = &bus->ctx.router;
+    const sb_envelope *envelope = message->envelope;
+    sb_edits edits;
+    char wire[SB_WIRE_MAX], scratch[SB_WIRE_MAX];
+    uint32_t request = SB_NONE;
+    bool ok = true;
+    edits.count = 0;
+    if (!take_off(message, &edits)) {
+        sb_error error = sb_error_of(SB_RPC_INVALID_REQUEST, "invalid_request", "Too many repeated routing members");
+        return sb_refuse_message(bus, message, &error, STDIO_BUS_ERR_INVALID);
+    }
+    if (envelope->kind == SB_KIND_REQUEST) {
+        sb_span id = sb_member_value(message->frame, envelope->id);
+        sb_span token = sb_router_ask(router, link, SB_DOWN, id, sb_issues_ids(message->pool), session, wire, &request);
+        if (token.ptr == NULL) return refuse_overloaded(bus, message, "Out of memory", STDIO_BUS_EFULL);
+        sb_router_request(router, request)->at = worker->sink.queued;
+        sb_router_request(router, request)->meaning = message->meaning & 15u;
+        message->pool->requests++;
+        if (sb_router_request(router, request)->issued != 0) sb_splice_replace(&edits, envelope->id, token);
+        ok = map_meta(bus, message, request, token, &edits, scratch);
+    }
+    if (ok && sb_dispatch_send(bus, worker, link, message->frame, edits.count > 0 ? &edits : NULL)) return STDIO_BUS_OK;
+    if (request != SB_NONE) sb_router_end(router, request);
+    return refuse_overloaded(bus, message, "Out of memory", STDIO_BUS_EFULL);
+}
+
+int sb_route_later(stdio_bus_t *bus, const sb_message *message, uint32_t *request)
+{
+    sb_pool *pool = message->pool;
     sb_error error = sb_error_of(SB_RPC_WORKER_EXITED, "worker_exited", "The pool has no running worker");
     int status = STDIO_BUS_ERR_WORKER;
-    if (sb_pool_recovers(bus, pool)) {
-        status = sb_pool_queue(bus, pool, sender, session, frame, sb_member_value(frame, envelope->id));
+    if (pool->balance.count > 0 || sb_pool_recovers(bus, pool)) {
+        status = sb_pool_queue(bus, pool, message->sender, session_name(bus, message), message->frame,
+                               sb_member_value(message->frame, message->envelope->id), request);
         if (status == STDIO_BUS_OK) return STDIO_BUS_OK;
-        error = overloaded(bus, pool, "The pool's queue is full");
-        return sb_refuse_message(bus, sender, envelope, frame, &error, status);
+        return refuse_overloaded(bus, message, "The pool's queue is full", status);
     }
     error.pool = pool->config.id;
     error.sent = 0;
-    return sb_refuse_message(bus, sender, envelope, frame, &error, status);
+    return sb_refuse_message(bus, message, &error, status);
 }
 
 /* Why a message can't be queued for this worker just now; NULL if it can. */
@@ -166,61 +334,100 @@ static const char *no_room(const stdio_bus_t *bus, const sb_worker *worker, uint
     return NULL;
 }
 
-static int send_to_pool(stdio_bus_t *bus, const sb_sender *sender, sb_pool *pool, sb_span session_name,
-                 const sb_envelope *envelope, sb_span frame)
+/* A session belongs to whoever uses it first, and to the next one when that has left; a turn brings it along. */
+static void take_session(sb_router *router, const sb_message *message, uint32_t session)
 {
-    sb_router *router = &bus->ctx.router;
-    uint32_t session = SB_NONE, link;
-    const char *reason = "Too many sessions";
-    sb_worker *worker;
-    sb_error error;
-    if (session_name.ptr != NULL) {
-        sb_bus_tell_time(bus);
-        session = sb_router_session(router, pool->key, session_name, true);
-        sb_bus_watch_idle(bus);
+    bool taken = message->meaning == SB_MEANS_LOAD_SESSION || message->meaning == SB_MEANS_PROMPT;
+    if (session == SB_NONE || sb_router_session_at(router, session)->own) return;
+    if (taken || sb_router_session_at(router, session)->owner == NULL) {
+        sb_session_give(router, session, message->sender->peer);
     }
-    if (session_name.ptr == NULL || session != SB_NONE) {
-        worker = find_worker(bus, pool, session);
-        if (worker == NULL) return no_worker(bus, sender, pool, session_name, envelope, frame);
-        link = sb_router_link(router, sender->peer, &worker->peer);
-        reason = link == SB_NONE ? "Out of memory" : no_room(bus, worker, link, envelope, frame.len);
-        if (reason == NULL) {
-            /* It belongs to whoever uses it first, and to the next one when that has left. */
-            if (session != SB_NONE && sb_router_session_at(router, session)->owner == NULL) {
-                sb_session_give(router, session, sender->peer);
-            }
-            return to_worker(bus, sender, pool, worker, link, session, envelope, frame);
-        }
-        worker->refused = true;
-    }
-    error = overloaded(bus, pool, reason);
-    return sb_refuse_message(bus, sender, envelope, frame, &error, STDIO_BUS_EFULL);
 }
 
-int sb_dispatch_to_pool(stdio_bus_t *bus, const sb_sender *sender, sb_pool *pool, sb_span session, sb_span frame)
+static int send_in_session(stdio_bus_t *bus, const sb_message *message, uint32_t session)
+{
+    sb_router *router = &bus->ctx.router;
+    sb_worker *worker;
+    uint32_t link, request;
+    const char *reason;
+    bool held = message->meaning == SB_MEANS_PROMPT && session != SB_NONE &&
+                sb_router_session_at(router, session)->ending != SB_NONE;
+    /* The turn before it has been cancelled, but has not ended yet. */
+    if (held) return sb_route_later(bus, message, &request);
+    worker = find_worker(bus, message->pool, session, message->meaning);
+    if (worker == NULL) return sb_route_later(bus, message, &request);
+    link = sb_router_link(router, message->sender->peer, &worker->peer);
+    reason = link == SB_NONE ? "Out of memory" : no_room(bus, worker, link, message->envelope, message->frame.len);
+    if (reason == NULL) {
+        take_session(router, message, session);
+        return to_worker(bus, message, worker, link, session);
+    }
+    worker->refused = true;
+    return refuse_overloaded(bus, message, reason, STDIO_BUS_EFULL);
+}
+
+/* A cancelled turn that has not begun ends as it would have, had it begun [ACP Prompt Turn: Cancellation]. */
+static void cancel_held_turns(stdio_bus_t *bus, const sb_message *message, uint32_t session)
+{
+    if (session == SB_NONE || sb_router_session_at(&bus->ctx.router, session)->ending == SB_NONE) return;
+    sb_pool_end_held(bus, message->pool, sb_text_span(&sb_router_session_at(&bus->ctx.router, session)->name));
+}
+
+static int refuse_stateless(stdio_bus_t *bus, const sb_message *message)
+{
+    sb_error error = sb_error_of(SB_RPC_METHOD_NOT_FOUND, "wrong_era",
+                                 "The pool's workers speak MCP with a handshake; send initialize");
+    error.pool = message->pool->config.id;
+    error.sent = 0;
+    return sb_refuse_message(bus, message, &error, STDIO_BUS_ERR_ROUTING);
+}
+
+static int send_to_pool(stdio_bus_t *bus, sb_message *message)
+{
+    uint32_t session;
+    find_meaning(message);
+    if (message->sender->conn != NULL && sb_issues_ids(message->pool)) message->sender->conn->leaves_at_eof = true;
+    switch (message->meaning) {
+    case SB_MEANS_INITIALIZE: return sb_handshake_from_client(bus, message);
+    case SB_MEANS_INITIALIZED: return STDIO_BUS_OK; /* the bus has said so itself */
+    case SB_MEANS_STATELESS:
+        if (message->pool->hello.era == SB_ERA_HANDSHAKE) return refuse_stateless(bus, message);
+        break;
+    case SB_MEANS_CANCEL: /* of something that isn't pending */
+        bus->more.stale_cancels++;
+        return STDIO_BUS_OK;
+    case SB_MEANS_PROGRESS:
+        sb_drop_message(bus, "progress of nothing that was asked");
+        return STDIO_BUS_OK;
+    default: break;
+    }
+    if (!find_session(bus, message, &session)) {
+        return refuse_overloaded(bus, message, "Too many sessions", STDIO_BUS_EFULL);
+    }
+    if (message->meaning == SB_MEANS_CANCEL_TURN) cancel_held_turns(bus, message, session);
+    return send_in_session(bus, message, session);
+}
+
+int sb_dispatch_to_pool(stdio_bus_t *bus, const sb_sender *sender, sb_pool *pool, sb_span frame)
 {
     sb_envelope envelope;
+    sb_message message = {sender, &envelope, frame, pool, SB_MEANS_NOTHING, {NULL, 0}};
     sb_envelope_scan(frame, &envelope);
-    return send_to_pool(bus, sender, pool, session, &envelope, frame);
+    return send_to_pool(bus, &message);
 }
 
 int sb_route(stdio_bus_t *bus, const sb_sender *sender, const sb_envelope *envelope, sb_span frame)
 {
-    sb_span session = sender->session, token;
-    sb_pool *pool;
+    sb_message message = {sender, envelope, frame, NULL, SB_MEANS_NOTHING, {NULL, 0}};
     char why[256];
-    if (session.ptr == NULL) {
-        token = sb_session_token(envelope, frame);
-        if (token.ptr != NULL) session = sb_plain_text(bus, token);
-    }
-    pool = find_pool(bus, sender, envelope, frame, session, why);
-    if (pool == NULL) {
+    message.pool = find_pool(bus, &message, why);
+    if (message.pool == NULL) {
         sb_error error = sb_error_of(SB_RPC_UNROUTABLE, "unroutable", why);
         bus->stats.routing_errors++;
         error.sent = 0;
-        return sb_refuse_message(bus, sender, envelope, frame, &error, STDIO_BUS_ERR_ROUTING);
+        return sb_refuse_message(bus, &message, &error, STDIO_BUS_ERR_ROUTING);
     }
-    return send_to_pool(bus, sender, pool, session, envelope, frame);
+    return send_to_pool(bus, &message);
 }
 
 bool sb_dispatch_send(stdio_bus_t *bus, sb_worker *worker, uint32_t link, sb_span frame, const sb_edits *edits)
@@ -236,4 +443,10 @@ bool sb_dispatch_send(stdio_bus_t *bus, sb_worker *worker, uint32_t link, sb_spa
     sb_sink_commit(&bus->ctx, &worker->sink, len);
     sb_worker_queued(worker, link, len + 1);
     return true;
+}
+
+bool sb_dispatch_put(stdio_bus_t *bus, sb_worker *worker, const sb_buf *text)
+{
+    sb_span frame = {text->data, text->len};
+    return worker->in.fd >= 0 && sb_dispatch_send(bus, worker, SB_NONE, frame, NULL);
 }

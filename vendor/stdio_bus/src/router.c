@@ -2,16 +2,22 @@
 
 #include "envelope.h"
 
+typedef struct {
+    uint32_t request;
+    sb_text token;
+} sb_note;
+
 void sb_router_init(sb_router *router, uint64_t seed, uint32_t max_sessions)
 {
     memset(router, 0, sizeof *router);
     router->seed = seed;
     router->max_sessions = max_sessions;
     router->max_tombs = 65536;
-    router->newest = router->oldest = SB_NONE;
+    router->idle.newest = router->idle.oldest = router->kept.newest = router->kept.oldest = SB_NONE;
     sb_slab_init(&router->links, sizeof(sb_link));
     sb_slab_init(&router->requests, sizeof(sb_request));
     sb_slab_init(&router->sessions, sizeof(sb_session));
+    sb_slab_init(&router->notes, sizeof(sb_note));
 }
 
 /* Entries in use own memory only through their texts; every slab entry was zeroed when it was made. */
@@ -25,6 +31,10 @@ static void free_texts(sb_router *router)
         uint32_t entry = router->by_name.slots[at].entry;
         if (entry != SB_NONE) sb_text_free(&sb_router_session_at(router, entry)->name);
     }
+    for (uint32_t at = 0; router->by_note.slots != NULL && at <= router->by_note.mask; at++) {
+        uint32_t entry = router->by_note.slots[at].entry;
+        if (entry != SB_NONE) sb_text_free(&((sb_note *)sb_slab_at(&router->notes, entry))->token);
+    }
 }
 
 void sb_router_free(sb_router *router)
@@ -33,10 +43,12 @@ void sb_router_free(sb_router *router)
     sb_slab_free(&router->links);
     sb_slab_free(&router->requests);
     sb_slab_free(&router->sessions);
+    sb_slab_free(&router->notes);
     sb_index_free(&router->by_pair);
     sb_index_free(&router->by_wire);
     sb_index_free(&router->by_origin);
     sb_index_free(&router->by_name);
+    sb_index_free(&router->by_note);
 }
 
 void sb_peer_init(sb_router *router, sb_peer *peer, bool worker)
@@ -218,6 +230,32 @@ static uint32_t find_wire(const sb_router *router, const sb_peer *holder, sb_spa
     return SB_NONE;
 }
 
+sb_span sb_router_wire(const sb_router *router, uint32_t request, char wire[SB_WIRE_MAX])
+{
+    return wire_of(sb_router_request(router, request), wire);
+}
+
+sb_span sb_router_issue(sb_router *router, sb_peer *holder, char wire[SB_WIRE_MAX])
+{
+    sb_span token = {wire, 0};
+    /* Numbers that a client has chosen may be among those the counter reaches. */
+    do token.len = write_number(++holder->issued, wire);
+    while (find_wire(router, holder, token, wire_hash(router, holder, token)) != SB_NONE);
+    return token;
+}
+
+uint64_t sb_router_number(sb_span wire)
+{
+    uint64_t number = 0;
+    /* 19 digits fit into 64 bits. */
+    if (wire.len == 0 || wire.len > 19 || wire.ptr[0] == '0') return 0;
+    for (size_t i = 0; i < wire.len; i++) {
+        if (wire.ptr[i] < '0' || wire.ptr[i] > '9') return 0;
+        number = number * 10 + (uint64_t)(wire.ptr[i] - '0');
+    }
+    return number;
+}
+
 uint32_t sb_router_answered(const sb_router *router, const sb_peer *holder, sb_span wire)
 {
     return find_wire(router, holder, wire, wire_hash(router, holder, wire));
@@ -242,6 +280,59 @@ uint32_t sb_router_asked(const sb_router *router, const sb_peer *asker, sb_span 
     return SB_NONE;
 }
 
+/* ---- notes ----------------------------------------------------------------------- */
+
+static uint32_t note_hash(const sb_router *router, uint32_t request)
+{
+    sb_span span = {(const char *)&request, sizeof request};
+    return sb_hash(router->seed, 5, span);
+}
+
+/* The number of a request's note; it must have one. */
+static uint32_t note_of(const sb_router *router, uint32_t request)
+{
+    uint32_t hash = note_hash(router, request), at = hash, entry;
+    do entry = sb_index_next(&router->by_note, hash, &at);
+    while (((const sb_note *)sb_slab_at(&router->notes, entry))->request != request);
+    return entry;
+}
+
+bool sb_router_note(sb_router *router, uint32_t request, sb_span token)
+{
+    sb_note *note;
+    uint32_t entry;
+    if (!sb_index_reserve(&router->by_note)) return false;
+    entry = sb_slab_take(&router->notes);
+    if (entry == SB_NONE) return false;
+    note = sb_slab_at(&router->notes, entry);
+    if (!sb_text_set(&note->token, token)) {
+        sb_slab_give(&router->notes, entry);
+        return false;
+    }
+    note->request = request;
+    sb_index_insert(&router->by_note, note_hash(router, request), entry);
+    sb_router_request(router, request)->noted = 1;
+    return true;
+}
+
+sb_span sb_router_noted(const sb_router *router, uint32_t request)
+{
+    static const sb_span none = {NULL, 0};
+    if (!sb_router_request(router, request)->noted) return none;
+    return sb_text_span(&((const sb_note *)sb_slab_at(&router->notes, note_of(router, request)))->token);
+}
+
+static void drop_note(sb_router *router, uint32_t request)
+{
+    uint32_t entry;
+    if (!sb_router_request(router, request)->noted) return;
+    sb_router_request(router, request)->noted = 0;
+    entry = note_of(router, request);
+    sb_index_remove(&router->by_note, note_hash(router, request), entry);
+    sb_text_free(&((sb_note *)sb_slab_at(&router->notes, entry))->token);
+    sb_slab_give(&router->notes, entry);
+}
+
 /* ---- requests -------------------------------------------------------------------- */
 
 sb_peer *sb_router_asker(const sb_router *router, const sb_request *request)
@@ -250,34 +341,6 @@ sb_peer *sb_router_asker(const sb_router *router, const sb_request *request)
     if (request->link == SB_NONE) return NULL;
     link = sb_router_link_at(router, request->link);
     return request->up ? link->worker : link->client;
-}
-
-static void session_attach(sb_router *router, uint32_t session, uint32_t entry)
-{
-    sb_request *request = sb_router_request(router, entry);
-    request->session = session;
-    request->prev_of_session = request->next_of_session = SB_NONE;
-    if (session == SB_NONE) return;
-    request->next_of_session = sb_router_session_at(router, session)->requests;
-    if (request->next_of_session != SB_NONE) {
-        sb_router_request(router, request->next_of_session)->prev_of_session = entry;
-    }
-    sb_router_session_at(router, session)->requests = entry;
-}
-
-static void session_detach(sb_router *router, uint32_t entry)
-{
-    sb_request *request = sb_router_request(router, entry);
-    if (request->session == SB_NONE) return;
-    if (request->next_of_session != SB_NONE) {
-        sb_router_request(router, request->next_of_session)->prev_of_session = request->prev_of_session;
-    }
-    if (request->prev_of_session != SB_NONE) {
-        sb_router_request(router, request->prev_of_session)->next_of_session = request->next_of_session;
-    } else {
-        sb_router_session_at(router, request->session)->requests = request->next_of_session;
-    }
-    request->session = SB_NONE;
 }
 
 static void load_changed(sb_peer *holder)
@@ -303,7 +366,7 @@ static void detach(sb_router *router, uint32_t entry)
     sb_request *request = sb_router_request(router, entry);
     sb_link *link = sb_router_link_at(router, request->link);
     sb_direction direction = request->up ? SB_UP : SB_DOWN;
-    session_detach(router, entry);
+    sb_session_detach(router, entry);
     list_remove(router, &link->requests[direction], entry);
     if (direction == SB_DOWN && link->requests[SB_DOWN].count == 0) link_busy(router, request->link, false);
     sb_router_asker(router, request)->asked--;
@@ -325,6 +388,7 @@ sb_span sb_router_ask(sb_router *router, uint32_t link_entry, sb_direction direc
     sb_span token = {NULL, 0};
     sb_request *request;
     uint32_t entry, hash = wire_hash(router, holder, id);
+    _Static_assert(SB_MEANINGS <= 16, "a meaning fits into its bits");
     if (!sb_index_reserve(&router->by_wire) || !sb_index_reserve(&router->by_origin)) return token;
     entry = sb_slab_take(&router->requests);
     if (entry == SB_NONE) return token;
@@ -336,23 +400,21 @@ sb_span sb_router_ask(sb_router *router, uint32_t link_entry, sb_direction direc
     request->serial++;
     request->up = direction == SB_UP;
     request->given_up = 0;
-    request->permission = 0;
+    request->noted = 0;
+    request->meaning = SB_MEANS_NOTHING;
     request->holder = holder;
     request->link = link_entry;
     request->issued = 0;
     if (issue || !sb_id_is_stable(id) || find_wire(router, holder, id, hash) != SB_NONE) {
-        /* Numbers that a client has chosen may be among those the counter reaches. */
-        do {
-            request->issued = ++holder->issued;
-            token = wire_of(request, wire);
-            hash = wire_hash(router, holder, token);
-        } while (find_wire(router, holder, token, hash) != SB_NONE);
+        token = sb_router_issue(router, holder, wire);
+        request->issued = holder->issued;
+        hash = wire_hash(router, holder, token);
         sb_index_insert(&router->by_origin, origin_hash(router, asker, id), entry);
     } else {
         token = sb_text_span(&request->id);
     }
     sb_index_insert(&router->by_wire, hash, entry);
-    session_attach(router, session, entry);
+    sb_session_attach(router, session, entry);
     attach(router, entry, link_entry, direction);
     if (out != NULL) *out = entry;
     return token;
@@ -365,7 +427,9 @@ void sb_router_end_take(sb_router *router, uint32_t entry, sb_text *id)
     char scratch[SB_WIRE_MAX];
     if (request->given_up) {
         list_remove(router, &holder->tombs, entry);
+        if (request->session != SB_NONE) sb_session_hold(router, request->session, SB_NONE);
     } else {
+        drop_note(router, entry);
         detach(router, entry);
     }
     sb_index_remove(&router->by_wire, wire_hash(router, holder, wire_of(request, scratch)), entry);
@@ -391,12 +455,22 @@ void sb_router_give_up(sb_router *router, uint32_t entry)
         sb_router_end(router, entry);
         return;
     }
+    drop_note(router, entry);
     detach(router, entry);
     request->given_up = 1;
     list_append(router, &holder->tombs, entry);
     /* Beyond the cap the oldest goes: its answer, should it ever come, is unknown and goes nowhere either. */
     if (holder->tombs.count > router->max_tombs) sb_router_end(router, holder->tombs.head);
     load_changed(holder);
+}
+
+void sb_router_give_up_turn(sb_router *router, uint32_t entry)
+{
+    sb_request *request = sb_router_request(router, entry);
+    uint32_t session = request->session, serial = request->serial;
+    sb_router_give_up(router, entry);
+    /* It may have had no holder, or have been the oldest of too many. */
+    if (session != SB_NONE && request->serial == serial) sb_session_hold(router, session, entry);
 }
 
 uint32_t sb_router_first(const sb_router *router, const sb_peer *peer, sb_direction direction)
@@ -410,12 +484,45 @@ uint32_t sb_router_first(const sb_router *router, const sb_peer *peer, sb_direct
     return SB_NONE;
 }
 
+static uint32_t count_since(const sb_router *router, const sb_request_list *list, uint32_t at)
+{
+    uint32_t count = 0;
+    /* Positions wrap; an outbox is far smaller than half their range. */
+    for (uint32_t entry = list->head; entry != SB_NONE; entry = sb_router_request(router, entry)->next) {
+        if ((int32_t)(sb_router_request(router, entry)->at - at) >= 0) count++;
+    }
+    return count;
+}
+
+uint32_t sb_router_held_since(const sb_router *router, const sb_peer *holder, uint32_t at)
+{
+    uint32_t count = count_since(router, &holder->tombs, at);
+    for (uint32_t l = holder->worker ? holder->busy_links : holder->links; l != SB_NONE;) {
+        const sb_link *link = sb_router_link_at(router, l);
+        count += count_since(router, &link->requests[holder->worker ? SB_DOWN : SB_UP], at);
+        l = holder->worker ? link->next_busy : link->next_of_client;
+    }
+    return count;
+}
+
 void sb_router_remove(sb_router *router, sb_peer *peer)
 {
     while (peer->tombs.head != SB_NONE) sb_router_end(router, peer->tombs.head);
     while (peer->links != SB_NONE) link_drop(router, peer->links);
-    while (peer->sessions != SB_NONE) sb_session_bind(router, peer->sessions, NULL);
-    while (peer->owned != SB_NONE) sb_session_give(router, peer->owned, NULL);
+    while (peer->sessions != SB_NONE) {
+        if (sb_router_session_at(router, peer->sessions)->created) {
+            sb_session_end(router, peer->sessions);
+        } else {
+            sb_session_bind(router, peer->sessions, NULL);
+        }
+    }
+    while (peer->owned != SB_NONE) {
+        if (sb_router_session_at(router, peer->owned)->own) {
+            sb_session_end(router, peer->owned);
+        } else {
+            sb_session_give(router, peer->owned, NULL);
+        }
+    }
 }
 
 sb_peer *sb_router_linked_client(const sb_router *router, uint32_t client_key, const sb_peer *worker)
@@ -438,175 +545,4 @@ sb_peer *sb_router_only_client(const sb_router *router, const sb_peer *worker)
     first = worker->links;
     if (first == SB_NONE || sb_router_link_at(router, first)->next_of_worker != SB_NONE) return NULL;
     return sb_router_link_at(router, first)->client;
-}
-
-/* ---- sessions ----------------------------------------------------------------------- */
-
-static uint32_t name_hash(const sb_router *router, uint32_t pool, sb_span name)
-{
-    return sb_hash(router->seed, (uint64_t)pool << 8 | 4, name);
-}
-
-static void age_unlink(sb_router *router, uint32_t entry)
-{
-    sb_session *session = sb_router_session_at(router, entry);
-    if (session->newer != SB_NONE) {
-        sb_router_session_at(router, session->newer)->older = session->older;
-    } else {
-        router->newest = session->older;
-    }
-    if (session->older != SB_NONE) {
-        sb_router_session_at(router, session->older)->newer = session->newer;
-    } else {
-        router->oldest = session->newer;
-    }
-}
-
-static void age_link(sb_router *router, uint32_t entry)
-{
-    sb_session *session = sb_router_session_at(router, entry);
-    session->used_at = router->now;
-    session->newer = SB_NONE;
-    session->older = router->newest;
-    if (router->newest != SB_NONE) {
-        sb_router_session_at(router, router->newest)->newer = entry;
-    } else {
-        router->oldest = entry;
-    }
-    router->newest = entry;
-}
-
-void sb_session_bind(sb_router *router, uint32_t entry, sb_peer *worker)
-{
-    sb_session *session = sb_router_session_at(router, entry);
-    if (session->worker == worker) return;
-    if (session->worker != NULL) {
-        if (session->next_of_worker != SB_NONE) {
-            sb_router_session_at(router, session->next_of_worker)->prev_of_worker = session->prev_of_worker;
-        }
-        if (session->prev_of_worker != SB_NONE) {
-            sb_router_session_at(router, session->prev_of_worker)->next_of_worker = session->next_of_worker;
-        } else {
-            session->worker->sessions = session->next_of_worker;
-        }
-        session->worker->session_count--;
-    }
-    session->worker = worker;
-    if (worker == NULL) return;
-    session->prev_of_worker = SB_NONE;
-    session->next_of_worker = worker->sessions;
-    if (worker->sessions != SB_NONE) sb_router_session_at(router, worker->sessions)->prev_of_worker = entry;
-    worker->sessions = entry;
-    worker->session_count++;
-}
-
-void sb_session_give(sb_router *router, uint32_t entry, sb_peer *owner)
-{
-    sb_session *session = sb_router_session_at(router, entry);
-    if (session->owner == owner) return;
-    if (session->owner != NULL) {
-        if (session->next_of_owner != SB_NONE) {
-            sb_router_session_at(router, session->next_of_owner)->prev_of_owner = session->prev_of_owner;
-        }
-        if (session->prev_of_owner != SB_NONE) {
-            sb_router_session_at(router, session->prev_of_owner)->next_of_owner = session->next_of_owner;
-        } else {
-            session->owner->owned = session->next_of_owner;
-        }
-    }
-    session->owner = owner;
-    if (owner == NULL) return;
-    session->prev_of_owner = SB_NONE;
-    session->next_of_owner = owner->owned;
-    if (owner->owned != SB_NONE) sb_router_session_at(router, owner->owned)->prev_of_owner = entry;
-    owner->owned = entry;
-}
-
-void sb_session_end(sb_router *router, uint32_t entry)
-{
-    sb_session *session = sb_router_session_at(router, entry);
-    while (session->requests != SB_NONE) session_detach(router, session->requests);
-    sb_session_bind(router, entry, NULL);
-    sb_session_give(router, entry, NULL);
-    age_unlink(router, entry);
-    sb_index_remove(&router->by_name, name_hash(router, session->pool, sb_text_span(&session->name)), entry);
-    sb_text_free(&session->name);
-    sb_slab_give(&router->sessions, entry);
-}
-
-/* Ends the session used longest ago that waits for nothing. Looks at a few only, to stay bounded. */
-static bool evict(sb_router *router)
-{
-    uint32_t entry = router->oldest;
-    for (int tries = 0; entry != SB_NONE && tries < 16; tries++) {
-        if (sb_router_session_at(router, entry)->requests == SB_NONE) {
-            sb_session_end(router, entry);
-            return true;
-        }
-        entry = sb_router_session_at(router, entry)->newer;
-    }
-    return false;
-}
-
-void sb_router_end_idle(sb_router *router, uint32_t before)
-{
-    while (router->oldest != SB_NONE && sb_router_session_at(router, router->oldest)->used_at < before) {
-        uint32_t entry = router->oldest;
-        if (sb_router_session_at(router, entry)->requests == SB_NONE) {
-            sb_session_end(router, entry);
-        } else {
-            /* It is in use as long as it waits. */
-            age_unlink(router, entry);
-            age_link(router, entry);
-        }
-    }
-}
-
-void sb_router_end_sessions(sb_router *router, uint32_t pool)
-{
-    uint32_t entry = router->oldest;
-    while (entry != SB_NONE) {
-        uint32_t newer = sb_router_session_at(router, entry)->newer;
-        if (sb_router_session_at(router, entry)->pool == pool) sb_session_end(router, entry);
-        entry = newer;
-    }
-}
-
-uint32_t sb_router_session(sb_router *router, uint32_t pool, sb_span name, bool create)
-{
-    uint32_t hash = name_hash(router, pool, name), at = hash, entry;
-    sb_session *session;
-    while ((entry = sb_index_next(&router->by_name, hash, &at)) != SB_NONE) {
-        session = sb_router_session_at(router, entry);
-        if (session->pool != pool || !sb_span_eq(sb_text_span(&session->name), name)) continue;
-        session->used_at = router->now;
-        if (router->newest != entry) {
-            age_unlink(router, entry);
-            age_link(router, entry);
-        }
-        return entry;
-    }
-    if (!create) return SB_NONE;
-    if (router->sessions.used >= router->max_sessions && !evict(router)) return SB_NONE;
-    if (!sb_index_reserve(&router->by_name)) return SB_NONE;
-    entry = sb_slab_take(&router->sessions);
-    if (entry == SB_NONE) return SB_NONE;
-    session = sb_router_session_at(router, entry);
-    if (!sb_text_set(&session->name, name)) {
-        sb_slab_give(&router->sessions, entry);
-        return SB_NONE;
-    }
-    session->pool = pool;
-    session->owner = NULL;
-    session->requests = SB_NONE;
-    session->worker = NULL;
-    age_link(router, entry);
-    sb_index_insert(&router->by_name, hash, entry);
-    return entry;
-}
-
-uint32_t sb_session_waiting(const sb_router *router, uint32_t session)
-{
-    /* The list is newest first; requests that workers ask carry no session. */
-    return sb_router_session_at(router, session)->requests;
 }

@@ -12,6 +12,7 @@
 #define SB_ROUTER_H
 
 #include "balance.h"
+#include "protocol.h"
 #include "table.h"
 
 typedef enum { SB_DOWN, SB_UP } sb_direction; /* client asks worker; worker asks client */
@@ -54,7 +55,7 @@ typedef struct {
 typedef struct {
     uint32_t next, prev; /* in its link's list, or its holder's tombs */
     uint32_t link;       /* SB_NONE for a tombstone */
-    uint32_t session;    /* SB_NONE without one */
+    uint32_t session;    /* SB_NONE without one; of a tombstone: the session whose turn it still holds up */
     uint32_t next_of_session, prev_of_session;
     sb_peer *holder;     /* who has to answer */
     uint64_t issued;     /* the number on the wire, or 0 if the asker's own id is there */
@@ -62,21 +63,30 @@ typedef struct {
     uint32_t serial : 24; /* tells this use of the entry from earlier ones */
     uint32_t up : 1;      /* sb_direction */
     uint32_t given_up : 1;
-    uint32_t permission : 1; /* asks for a permission: refused by an outcome, not by an error */
+    uint32_t noted : 1;   /* sb_router_noted has something for it */
+    uint32_t meaning : 4; /* sb_meaning */
     sb_text id; /* the asker's token */
 } sb_request;
 
 typedef struct {
     uint32_t next_of_worker, prev_of_worker; /* sessions bound to that worker */
     uint32_t next_of_owner, prev_of_owner;   /* sessions that belong to that client */
-    uint32_t newer, older;                   /* by last use */
+    uint32_t newer, older;                   /* in the list it stands in */
     uint32_t pool;
-    uint32_t requests; /* first request of it that waits for an answer */
+    uint32_t requests; /* first request of it that waits for an answer, in either direction */
+    uint32_t ending;   /* tombstone of a turn that was given up and has not ended yet, or SB_NONE */
     uint32_t used_at;  /* seconds */
+    bool created;      /* by its worker: ends with it, and not by being idle */
+    bool own;          /* a client that is itself the session, and has no name: ends with it */
     sb_peer *worker;   /* NULL: not bound */
     sb_peer *owner;    /* the client it belongs to; NULL: the next one to use it */
     sb_text name;
 } sb_session;
+
+typedef struct {
+    uint32_t newest;
+    uint32_t oldest;
+} sb_session_list;
 
 typedef struct {
     uint64_t seed;
@@ -87,11 +97,14 @@ typedef struct {
     sb_slab links;
     sb_slab requests;
     sb_slab sessions;
+    sb_slab notes;
     sb_index by_pair;   /* (client, worker) -> link */
     sb_index by_wire;   /* (holder, id on the wire) -> request */
     sb_index by_origin; /* (asker, own id) -> request, where the bus made up the id on the wire */
     sb_index by_name;   /* (pool, name) -> session */
-    uint32_t newest, oldest; /* sessions by last use */
+    sb_index by_note;   /* request -> note */
+    sb_session_list idle; /* sessions that may be ended any time, by last use */
+    sb_session_list kept; /* those that wait for something, or end with somebody */
     uint32_t now;            /* seconds, as the caller last said: when a session is used */
 } sb_router;
 
@@ -122,6 +135,22 @@ uint32_t sb_router_link(sb_router *router, sb_peer *client, sb_peer *worker);
 sb_span sb_router_ask(sb_router *router, uint32_t link, sb_direction direction, sb_span id, bool issue,
                       uint32_t session, char wire[SB_WIRE_MAX], uint32_t *request);
 
+/* A number for a request of the bus's own, that is in use nowhere towards `holder`. */
+sb_span sb_router_issue(sb_router *router, sb_peer *holder, char wire[SB_WIRE_MAX]);
+
+/* What stands on the wire for a request: its own id, or a number written to `wire`. */
+sb_span sb_router_wire(const sb_router *router, uint32_t request, char wire[SB_WIRE_MAX]);
+
+/* The number that an id token is, if the bus can have issued it; else 0. */
+uint64_t sb_router_number(sb_span wire);
+
+/* Whether the bus has once issued this id token towards `holder`. */
+static inline bool sb_router_has_issued(const sb_peer *holder, sb_span wire)
+{
+    uint64_t number = sb_router_number(wire);
+    return number != 0 && number <= holder->issued;
+}
+
 /* The request that `holder` answers with this id token, tombstones included; or SB_NONE. */
 uint32_t sb_router_answered(const sb_router *router, const sb_peer *holder, sb_span wire);
 
@@ -136,6 +165,13 @@ void sb_router_end_take(sb_router *router, uint32_t request, sb_text *id);
 
 /* Nobody waits for it any more: leaves a tombstone. */
 void sb_router_give_up(sb_router *router, uint32_t request);
+
+/* The same for a turn: until it is answered, its session is `ending`. */
+void sb_router_give_up_turn(sb_router *router, uint32_t request);
+
+/* Keeps a token that the asker gave a request, for as long as it is pending. False without memory. */
+bool sb_router_note(sb_router *router, uint32_t request, sb_span token);
+sb_span sb_router_noted(const sb_router *router, uint32_t request);
 
 static inline sb_request *sb_router_request(const sb_router *router, uint32_t request)
 {
@@ -158,10 +194,13 @@ sb_peer *sb_router_asker(const sb_router *router, const sb_request *request);
 /* The first request of `direction` that still hangs on a link of this peer, or SB_NONE. */
 uint32_t sb_router_first(const sb_router *router, const sb_peer *peer, sb_direction direction);
 
+/* How many requests of a peer's outbox, those given up included, begin at byte `at` or later (see sb_request.at). */
+uint32_t sb_router_held_since(const sb_router *router, const sb_peer *holder, uint32_t at);
+
 /*
  * Removes a peer. Its requests must have been ended or given up; its
- * tombstones and links go, sessions bound to it are unbound, and the sessions
- * it owned belong to whoever uses them next.
+ * tombstones and links go. A worker's sessions are unbound, or end if it had
+ * created them. A client's sessions belong to whoever uses them next.
  */
 void sb_router_remove(sb_router *router, sb_peer *peer);
 
@@ -172,17 +211,27 @@ void sb_router_remove(sb_router *router, sb_peer *peer);
  */
 uint32_t sb_router_session(sb_router *router, uint32_t pool, sb_span name, bool create);
 
-/* Ends the sessions that were last used before `before` (seconds) and wait for nothing. */
+/* Ends the sessions that wait for nothing and were last used, or had their last answer, before `before` (seconds). */
 void sb_router_end_idle(sb_router *router, uint32_t before);
 
 /* Ends every session of a pool that is no more. */
 void sb_router_end_sessions(sb_router *router, uint32_t pool);
 
+/* The session that a client itself is in a pool; made if needed. SB_NONE as above. */
+uint32_t sb_router_own_session(sb_router *router, uint32_t pool, sb_peer *client);
+
 void sb_session_bind(sb_router *router, uint32_t session, sb_peer *worker);
+/* A worker has created it, for this client. */
+void sb_session_create(sb_router *router, uint32_t session, sb_peer *worker, sb_peer *client);
 void sb_session_give(sb_router *router, uint32_t session, sb_peer *owner);
 void sb_session_end(sb_router *router, uint32_t session);
 
-/* The newest request pending on the session, or SB_NONE. */
+/* For router.c: a request begins or ceases to be pending in a session; what holds up its next turn (or SB_NONE). */
+void sb_session_attach(sb_router *router, uint32_t session, uint32_t request);
+void sb_session_detach(sb_router *router, uint32_t request);
+void sb_session_hold(sb_router *router, uint32_t session, uint32_t tomb);
+
+/* The newest request of a client that is pending on the session, or SB_NONE. */
 uint32_t sb_session_waiting(const sb_router *router, uint32_t session);
 
 /* The client with this key, if it is linked with the worker; or NULL. */

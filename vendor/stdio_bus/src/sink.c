@@ -149,9 +149,35 @@ void sb_sink_flush(sb_ctx *ctx, sb_sink *sink)
     sink->flushed(ctx, sink, error);
 }
 
+/* Where the frame that begins at `pos` of a chunk ends. Each lies in one chunk, which begins with one. */
+static size_t frame_end(const sb_sink *sink, const sb_chunk *chunk, size_t pos)
+{
+    const unsigned char *at = (const unsigned char *)chunk->data + pos;
+    size_t len = 0;
+    if (!sink->length_framed) {
+        return (size_t)((const char *)memchr(at, '\n', chunk->end - pos) - chunk->data) + 1;
+    }
+    for (unsigned i = 0; i < LENGTH_SIZE; i++) len = len << 8 | at[i];
+    return pos + LENGTH_SIZE + len;
+}
+
+/* Counts what is about to be forgotten. The frame that was being written is still whole in its chunk. */
+static void count_unsent(sb_sink *sink)
+{
+    for (const sb_chunk *chunk = sink->outbox.head; chunk != NULL; chunk = chunk->next) {
+        size_t end;
+        for (size_t pos = 0; pos < chunk->end; pos = end) {
+            end = frame_end(sink, chunk, pos);
+            if (end <= chunk->start) continue;
+            if (sink->unsent++ == 0) sink->unsent_at = sink->written - (uint32_t)(chunk->start - pos);
+        }
+    }
+}
+
 void sb_sink_close(sb_ctx *ctx, sb_sink *sink)
 {
     sb_sink **at = &ctx->dirty;
+    count_unsent(sink);
     ctx->outbox_bytes -= sink->outbox.bytes;
     sb_outbox_clear(&sink->outbox, &ctx->chunks);
     if (!sink->dirty) return;

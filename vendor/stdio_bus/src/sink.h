@@ -17,6 +17,8 @@ struct sb_sink {
     sb_sink_fn flushed;
     uint32_t queued;  /* bytes ever queued and ever written, modulo 2^32 */
     uint32_t written;
+    uint32_t unsent;    /* frames that were still queued when it was closed, one that was written in part included */
+    uint32_t unsent_at; /* where the first of them begins, as `queued` counts */
     bool dirty;
     bool socket;
     bool length_framed; /* a length goes before each frame, instead of a newline behind it */
@@ -38,7 +40,7 @@ void sb_sink_touch(sb_ctx *ctx, sb_sink *sink);
 /* Writes what the descriptor takes, then calls `flushed`. */
 void sb_sink_flush(sb_ctx *ctx, sb_sink *sink);
 
-/* Forgets what is queued, and takes the sink off the list of dirty ones. */
+/* Forgets what is queued, but not how much that was, and takes the sink off the list of dirty ones. */
 void sb_sink_close(sb_ctx *ctx, sb_sink *sink);
 
 /* Flushes every dirty sink once. */

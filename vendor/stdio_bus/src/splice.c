@@ -17,6 +17,41 @@ void sb_splice_replace(sb_edits *edits, sb_member member, sb_span token)
     insert_edit(edits, edit);
 }
 
+void sb_splice_replace_at(sb_edits *edits, sb_span frame, sb_span value, sb_span token)
+{
+    sb_edit edit = {(size_t)(value.ptr - frame.ptr), value.len, token};
+    insert_edit(edits, edit);
+}
+
+static void insert_at(sb_edits *edits, size_t at, sb_span text)
+{
+    sb_edit edit = {at, 0, text};
+    insert_edit(edits, edit);
+}
+
+void sb_splice_move_ext(sb_edits *edits, sb_span frame, const sb_envelope *envelope)
+{
+    static const char *const before[] = {"\"params\":{\"_meta\":{\"stdio_bus/ext\":", "\"_meta\":{\"stdio_bus/ext\":",
+                                         "\"stdio_bus/ext\":"};
+    static const char *const after[] = {"}},", "},", ","}; /* without the comma in an empty object */
+    sb_span params = sb_member_value(frame, envelope->params), meta = {NULL, 0}, object = frame;
+    const char *inside;
+    size_t at;
+    sb_span end;
+    int depth = 0;
+    if (params.ptr != NULL && params.ptr[0] == '{') meta = sb_json_find(params, "_meta");
+    if (params.ptr != NULL) object = params, depth = 1;
+    if (meta.ptr != NULL) object = meta, depth = 2;
+    inside = sb_json_space(object.ptr, object.ptr + object.len);
+    if (*inside != '{') return;
+    at = (size_t)(inside + 1 - frame.ptr);
+    insert_at(edits, at, sb_span_of(before[depth]));
+    insert_at(edits, at, sb_member_value(frame, envelope->ext));
+    end = sb_span_of(after[depth]);
+    if (*sb_json_space(inside + 1, object.ptr + object.len) == '}') end.len--;
+    insert_at(edits, at, end);
+}
+
 /*
  * Collects dropped members, in their order, into runs of neighbours. A run is
  * one edit: how commas are shared out between neighbours need not be decided.
@@ -73,13 +108,13 @@ static void add_member(runs *r, size_t key, size_t end, size_t index)
     r->last = index;
 }
 
-static bool is_routing_key(sb_span key, bool agent)
+static bool is_routing_key(sb_span key, bool all)
 {
     return sb_json_string_is(key, "sessionId") || sb_json_string_is(key, "pool") ||
-           (agent && sb_json_string_is(key, "agentId"));
+           (all && (sb_json_string_is(key, "agentId") || sb_json_string_is(key, "_ext")));
 }
 
-static void add_every_occurrence(runs *r, bool agent)
+static void add_every_occurrence(runs *r, bool all)
 {
     const char *text = r->frame.ptr, *stop = text + r->frame.len;
     sb_span object = {sb_json_space(text, stop), 0}, key, value;
@@ -87,7 +122,7 @@ static void add_every_occurrence(runs *r, bool agent)
     sb_json_walk walk;
     sb_json_walk_init(&walk, object);
     for (size_t index = 0; sb_json_walk_next(&walk, &key, &value) == SB_WALK_MEMBER; index++) {
-        if (!is_routing_key(key, agent)) continue;
+        if (!is_routing_key(key, all)) continue;
         add_member(r, (size_t)(key.ptr - text), (size_t)(value.ptr + value.len - text), index);
     }
 }
@@ -100,10 +135,10 @@ static size_t value_end(sb_span frame, const sb_member *member)
 }
 
 /* Adds the members the envelope names, in the order of the frame. */
-static void add_named(runs *r, const sb_envelope *envelope, bool agent)
+static void add_named(runs *r, const sb_envelope *envelope, bool all)
 {
-    const sb_member *named[] = {&envelope->session, &envelope->pool, &envelope->agent};
-    size_t left = agent ? 3 : 2, last = 0;
+    const sb_member *named[] = {&envelope->session, &envelope->pool, &envelope->agent, &envelope->ext};
+    size_t left = all ? 4 : 2, last = 0;
     for (;;) {
         const sb_member *next = NULL;
         for (size_t i = 0; i < left; i++) {
@@ -115,21 +150,30 @@ static void add_named(runs *r, const sb_envelope *envelope, bool agent)
     }
 }
 
-bool sb_splice_drop_routing(sb_edits *edits, sb_span frame, const sb_envelope *envelope, bool agent)
+bool sb_splice_drop_routing(sb_edits *edits, sb_span frame, const sb_envelope *envelope, bool all)
 {
     runs r;
     r.frame = frame;
     r.open = r.overflow = false;
     r.count = 0;
     if (envelope->repeated) {
-        add_every_occurrence(&r, agent);
+        add_every_occurrence(&r, all);
     } else {
-        add_named(&r, envelope, agent);
+        add_named(&r, envelope, all);
     }
     close_run(&r);
     if (r.overflow || r.count > SB_EDITS_MAX - edits->count) return false;
     for (size_t i = 0; i < r.count; i++) insert_edit(edits, r.edit[i]);
     return true;
+}
+
+size_t sb_splice_moved(const sb_edits *edits, size_t at)
+{
+    size_t moved = at;
+    for (size_t i = 0; i < edits->count && edits->edit[i].at < at; i++) {
+        moved = moved - edits->edit[i].drop + edits->edit[i].insert.len;
+    }
+    return moved;
 }
 
 size_t sb_splice_length(const sb_edits *edits, sb_span frame)

@@ -26,13 +26,27 @@ typedef struct {
 /* Replaces the value of `member` (which must be present) by `token`. Needs room in `edits`. */
 void sb_splice_replace(sb_edits *edits, sb_member member, sb_span token);
 
+/* Replaces a value found anywhere in the frame. Needs room in `edits`. */
+void sb_splice_replace_at(sb_edits *edits, sb_span frame, sb_span value, sb_span token);
+
 /*
- * Drops the root members named by `session`, `pool` and (if `agent`) `agent`
- * of the envelope, with the commas that belong to them. Where the envelope
+ * Puts the value of the root member "_ext", which must be present, into
+ * params._meta["stdio_bus/ext"], making what is missing of that; where params
+ * or _meta are no objects it goes nowhere. To be called before
+ * sb_splice_drop_routing, which drops the member itself. Needs room for three.
+ */
+void sb_splice_move_ext(sb_edits *edits, sb_span frame, const sb_envelope *envelope);
+
+/*
+ * Drops the root members named by `session`, `pool` and (if `all`) `agent` and
+ * `ext` of the envelope, with the commas that belong to them. Where the envelope
  * says `repeated`, walks the frame again and drops every occurrence. Returns
  * false, with `edits` unchanged, if more than SB_EDITS_MAX edits would be needed.
  */
-bool sb_splice_drop_routing(sb_edits *edits, sb_span frame, const sb_envelope *envelope, bool agent);
+bool sb_splice_drop_routing(sb_edits *edits, sb_span frame, const sb_envelope *envelope, bool all);
+
+/* Where a byte of the frame that no edit drops stands after the edits. */
+size_t sb_splice_moved(const sb_edits *edits, size_t at);
 
 /* Length of the frame after the edits. */
 size_t sb_splice_length(const sb_edits *edits, sb_span frame);

@@ -15,110 +15,312 @@ static sb_delivery delivery_of(const sb_worker *worker, const sb_envelope *envel
     return delivery;
 }
 
+void sb_dispatch_answer(stdio_bus_t *bus, sb_peer *client, const sb_worker *worker, const sb_envelope *envelope,
+                        sb_span frame, sb_span original)
+{
+    sb_delivery delivery = delivery_of(worker, envelope, frame);
+    sb_edits edits;
+    edits.count = 0;
+    sb_splice_replace(&edits, envelope->id, original);
+    delivery.edits = &edits;
+    delivery.new_id = original;
+    sb_deliver(bus, client, &delivery);
+}
+
+/* ---- what answers teach ------------------------------------------------------------------ */
+
+/* The answer to session/new, or to its like, names a session of that worker's: from now on it is known. */
+static bool learn_session(stdio_bus_t *bus, sb_worker *worker, sb_peer *client, sb_span result)
+{
+    sb_router *router = &bus->ctx.router;
+    sb_span token = sb_protocol_session(result), name;
+    uint32_t session;
+    if (token.ptr == NULL) return true;
+    name = sb_plain_text(bus, token);
+    session = name.ptr != NULL ? sb_router_session(router, worker->pool->key, name, true) : SB_NONE;
+    if (session == SB_NONE) return false;
+    if (sb_router_session_at(router, session)->created &&
+        sb_router_session_at(router, session)->worker != &worker->peer) {
+        return false;
+    }
+    sb_session_create(router, session, &worker->peer, client);
+    return true;
+}
+
+/* False if the answer can't be handed on, since what it promises would not hold. */
+static bool learn(stdio_bus_t *bus, sb_worker *worker, uint32_t entry, const sb_envelope *envelope, sb_span frame)
+{
+    sb_router *router = &bus->ctx.router;
+    const sb_request *request = sb_router_request(router, entry);
+    if (envelope->error.end != 0) return true;
+    switch ((sb_meaning)request->meaning) {
+    case SB_MEANS_NEW_SESSION:
+        return learn_session(bus, worker, sb_router_asker(router, request), sb_member_value(frame, envelope->result));
+    case SB_MEANS_LOAD_SESSION:
+        if (request->session != SB_NONE) {
+            sb_session_create(router, request->session, &worker->peer, sb_router_asker(router, request));
+        }
+        return true;
+    case SB_MEANS_CLOSE_SESSION:
+        if (request->session != SB_NONE) sb_session_end(router, request->session);
+        return true;
+    case SB_MEANS_STATELESS:
+        if (worker->pool->hello.era == SB_ERA_UNKNOWN) worker->pool->hello.era = SB_ERA_STATELESS;
+        return true;
+    default: return true;
+    }
+}
+
+/* ---- responses -------------------------------------------------------------------------- */
+
+static void fail_answered(stdio_bus_t *bus, sb_worker *worker, sb_span id, sb_error *error);
+
+/* What nobody waits for any more. A turn that ends here may have another one wait for it. */
+static void swallow(stdio_bus_t *bus, sb_worker *worker, uint32_t entry)
+{
+    bool turn = sb_router_request(&bus->ctx.router, entry)->session != SB_NONE;
+    sb_router_end(&bus->ctx.router, entry);
+    bus->more.late_answers++;
+    if (turn) sb_pool_flush_queue(bus, worker->pool, worker->pool);
+}
+
+static void lose_response(stdio_bus_t *bus, sb_worker *worker, sb_span id)
+{
+    /* Where the bus makes up every id, what was given up may leave no trace. */
+    if (id.ptr != NULL && sb_issues_ids(worker->pool) && sb_router_has_issued(&worker->peer, id)) {
+        bus->more.late_answers++;
+        return;
+    }
+    bus->more.unattributed_frames++;
+    sb_report_lost(bus, STDIO_BUS_EVENT_UNATTRIBUTED, worker, "an answer to no request");
+}
+
 static void deliver_response(stdio_bus_t *bus, sb_worker *worker, const sb_envelope *envelope, sb_span frame)
 {
     sb_router *router = &bus->ctx.router;
     sb_span id = sb_member_value(frame, envelope->id);
     uint32_t entry = id.ptr != NULL ? sb_router_answered(router, &worker->peer, id) : SB_NONE;
-    sb_delivery delivery = delivery_of(worker, envelope, frame);
-    sb_edits edits;
+    sb_error clash = sb_error_of(SB_RPC_INTERNAL_ERROR, "session_exists",
+                                 "The session that the worker has created has the name of another worker's");
     sb_request *request;
     sb_peer *client;
     sb_text original;
     if (entry == SB_NONE) {
-        bus->more.unattributed_frames++;
-        sb_report_lost(bus, STDIO_BUS_EVENT_UNATTRIBUTED, worker, "an answer to no request");
+        lose_response(bus, worker, id);
         return;
     }
     request = sb_router_request(router, entry);
     if (request->given_up) {
-        sb_router_end(router, entry);
-        bus->more.late_answers++;
+        swallow(bus, worker, entry);
+        return;
+    }
+    if (request->meaning != SB_MEANS_NOTHING && !learn(bus, worker, entry, envelope, frame)) {
+        fail_answered(bus, worker, id, &clash);
         return;
     }
     client = sb_router_asker(router, request);
-    edits.count = 0;
-    if (request->issued != 0) delivery.edits = &edits;
-    sb_router_end_take(router, entry, &original);
-    if (delivery.edits != NULL) {
-        delivery.new_id = sb_text_span(&original);
-        sb_splice_replace(&edits, envelope->id, delivery.new_id);
+    if (request->issued != 0) {
+        sb_router_end_take(router, entry, &original);
+        sb_dispatch_answer(bus, client, worker, envelope, frame, sb_text_span(&original));
+        sb_text_free(&original);
+    } else {
+        sb_delivery delivery = delivery_of(worker, envelope, frame);
+        sb_router_end(router, entry);
+        sb_deliver(bus, client, &delivery);
     }
-    sb_deliver(bus, client, &delivery);
-    sb_text_free(&original);
 }
 
-/* Whom a worker's own message is for. */
+/* ---- what workers say on their own --------------------------------------------------------- */
+
+/* A worker's request or notification on its way. */
 typedef struct {
-    sb_peer *client;  /* NULL: nobody */
+    sb_worker *worker;
+    const sb_envelope *envelope;
+    sb_span frame;
+    sb_span params;
+    sb_meaning meaning;
+    sb_peer *client;  /* whom it is for; NULL: nobody */
     uint32_t request; /* the pending request it belongs to, or SB_NONE */
-} addressee;
+    uint32_t session; /* the session it names, or SB_NONE */
+    sb_edits edits;
+} message;
+
+/* Belongs to the request that the worker names by id or token; what it is called by changes with it. */
+static void belongs_to(stdio_bus_t *bus, message *m, uint32_t entry, sb_span token, sb_span original)
+{
+    m->request = entry;
+    m->client = sb_router_asker(&bus->ctx.router, sb_router_request(&bus->ctx.router, entry));
+    sb_splice_replace_at(&m->edits, m->frame, token, original);
+}
+
+/* A live request of a client that stands on the wire under this token, or SB_NONE. */
+static uint32_t find_named(const stdio_bus_t *bus, const message *m, sb_span token)
+{
+    uint32_t entry = token.ptr != NULL ? sb_router_answered(&bus->ctx.router, &m->worker->peer, token) : SB_NONE;
+    return entry != SB_NONE && !sb_router_request(&bus->ctx.router, entry)->given_up ? entry : SB_NONE;
+}
+
+/* By progress token or subscription. False if it is about a request that nobody waits for any more. */
+static bool find_by_token(stdio_bus_t *bus, message *m)
+{
+    const sb_router *router = &bus->ctx.router;
+    sb_span token;
+    uint32_t entry;
+    if (!sb_issues_ids(m->worker->pool)) return true;
+    if (m->meaning == SB_MEANS_PROGRESS) {
+        token = sb_protocol_told_token(m->params);
+        entry = find_named(bus, m, token);
+        if (entry == SB_NONE || !sb_router_request(router, entry)->noted) return false;
+        belongs_to(bus, m, entry, token, sb_router_noted(router, entry));
+        return true;
+    }
+    token = sb_protocol_subscription(sb_protocol_meta(m->params));
+    if (token.ptr == NULL) return true;
+    entry = find_named(bus, m, token);
+    if (entry == SB_NONE) return false;
+    belongs_to(bus, m, entry, token, sb_text_span(&sb_router_request(router, entry)->id));
+    return true;
+}
 
 /* By the session that the message names. */
-static addressee find_by_session(stdio_bus_t *bus, sb_worker *worker, const sb_envelope *envelope, sb_span frame)
+static void find_by_session(stdio_bus_t *bus, message *m)
 {
     sb_router *router = &bus->ctx.router;
-    sb_span token = sb_session_token(envelope, frame), name = {NULL, 0};
-    addressee to = {NULL, SB_NONE};
-    uint32_t session;
+    sb_span token = sb_session_token(m->envelope, m->frame), name = {NULL, 0};
     if (token.ptr != NULL) name = sb_plain_text(bus, token);
-    if (name.ptr == NULL) return to;
+    if (name.ptr == NULL) return;
     sb_bus_tell_time(bus);
-    session = sb_router_session(router, worker->pool->key, name, false);
-    if (session == SB_NONE) return to;
-    to.request = sb_session_waiting(router, session);
-    to.client = to.request != SB_NONE ? sb_router_asker(router, sb_router_request(router, to.request))
-                                      : sb_router_session_at(router, session)->owner;
-    return to;
+    m->session = sb_router_session(router, m->worker->pool->key, name, false);
+    if (m->session == SB_NONE || m->client != NULL) return;
+    m->request = sb_session_waiting(router, m->session);
+    m->client = m->request != SB_NONE ? sb_router_asker(router, sb_router_request(router, m->request))
+                                      : sb_router_session_at(router, m->session)->owner;
 }
 
-static addressee find_client(stdio_bus_t *bus, sb_worker *worker, const sb_envelope *envelope, sb_span frame)
+/* Finds out whom it is for. False if it is about what nobody wants to hear of any more. */
+static bool find_client(stdio_bus_t *bus, message *m)
 {
-    addressee to = find_by_session(bus, worker, envelope, frame);
-    if (to.client == NULL) to.client = sb_router_only_client(&bus->ctx.router, &worker->peer);
+    const sb_peer *peer = &m->worker->peer;
+    if (!find_by_token(bus, m)) return false;
+    find_by_session(bus, m);
+    if (m->session != SB_NONE && sb_router_session_at(&bus->ctx.router, m->session)->ending != SB_NONE) return false;
+    /* Its client has left: what belongs to one must not reach another. */
+    if (m->client == NULL && m->session != SB_NONE && sb_router_session_at(&bus->ctx.router, m->session)->created) return true;
+    if (m->client == NULL) m->client = sb_router_only_client(&bus->ctx.router, peer);
     /* With no client at all, what a worker says belongs to the host it lives with. */
-    if (to.client == NULL && worker->peer.links == SB_NONE && !bus->no_host) to.client = &bus->host;
-    return to;
+    if (m->client == NULL && peer->links == SB_NONE && !bus->no_host) m->client = &bus->host;
+    return true;
 }
 
-static bool is_permission(sb_span method)
+static void deliver(stdio_bus_t *bus, const message *m, sb_peer *client, sb_span new_id)
 {
-    return sb_json_string_is(method, "session/request_permission");
-}
-
-static void deliver_request(stdio_bus_t *bus, sb_worker *worker, const sb_envelope *envelope, sb_span frame)
-{
-    sb_router *router = &bus->ctx.router;
-    sb_span id = sb_member_value(frame, envelope->id), token = {NULL, 0};
-    bool permission = is_permission(sb_member_value(frame, envelope->method));
-    addressee to = find_client(bus, worker, envelope, frame);
-    sb_peer *client = to.client;
-    sb_conn *conn = client != NULL ? sb_conn_of(bus, client) : NULL;
-    sb_delivery delivery = delivery_of(worker, envelope, frame);
-    char wire[SB_WIRE_MAX];
-    uint32_t entry, link = SB_NONE;
-    sb_edits edits;
-    if (client != NULL && (conn == NULL || !conn->eof)) link = sb_router_link(router, client, &worker->peer);
-    if (link != SB_NONE) {
-        token = sb_router_ask(router, link, SB_UP, id, sb_issues_ids(worker->pool), SB_NONE, wire, &entry);
-    }
-    if (token.ptr == NULL) {
-        bus->more.unattributed_frames++;
-        sb_report_lost(bus, STDIO_BUS_EVENT_UNATTRIBUTED, worker, "a request that no client can answer");
-        sb_dispatch_decline(bus, worker, id, permission);
-        return;
-    }
-    delivery.request = to.request;
-    sb_router_request(router, entry)->permission = permission;
-    if (sb_router_request(router, entry)->issued != 0) {
-        edits.count = 0;
-        sb_splice_replace(&edits, envelope->id, token);
-        delivery.edits = &edits;
-        delivery.new_id = token;
-    }
-    /* If it can't be delivered, its client is closed, and that declines it. */
+    sb_delivery delivery = delivery_of(m->worker, m->envelope, m->frame);
+    delivery.request = m->request;
+    delivery.new_id = new_id;
+    if (m->edits.count > 0) delivery.edits = &m->edits;
     sb_deliver(bus, client, &delivery);
 }
+
+static void deliver_request(stdio_bus_t *bus, message *m)
+{
+    sb_router *router = &bus->ctx.router;
+    sb_span id = sb_member_value(m->frame, m->envelope->id), token = {NULL, 0}, progress;
+    bool wanted = find_client(bus, m), issue = sb_issues_ids(m->worker->pool);
+    sb_conn *conn = m->client != NULL ? sb_conn_of(bus, m->client) : NULL;
+    char wire[SB_WIRE_MAX];
+    uint32_t entry, link = SB_NONE;
+    if (wanted && m->client != NULL && (conn == NULL || !conn->eof)) link = sb_router_link(router, m->client, &m->worker->peer);
+    if (link != SB_NONE) token = sb_router_ask(router, link, SB_UP, id, issue, m->session, wire, &entry);
+    if (token.ptr == NULL) {
+        bus->more.unattributed_frames++;
+        sb_report_lost(bus, STDIO_BUS_EVENT_UNATTRIBUTED, m->worker, "a request that no client can answer");
+        sb_dispatch_decline(bus, m->worker, id, m->meaning);
+        return;
+    }
+    if (conn != NULL) sb_router_request(router, entry)->at = conn->sink.queued;
+    sb_router_request(router, entry)->meaning = m->meaning & 15u;
+    if (sb_router_request(router, entry)->issued != 0) sb_splice_replace(&m->edits, m->envelope->id, token);
+    progress = issue ? sb_protocol_asked_token(sb_protocol_meta(m->params)) : id;
+    /* Without memory for it the worker hears nothing of progress, which it has to cope with anyway. */
+    if (issue && progress.ptr != NULL && sb_router_note(router, entry, progress)) {
+        sb_splice_replace_at(&m->edits, m->frame, progress, token);
+    }
+    /* If it can't be delivered, its client is closed, and that declines it. */
+    deliver(bus, m, m->client, token);
+}
+
+/* A worker no longer wants to know what it had asked. False if it had asked nothing of that name. */
+static bool deliver_cancel(stdio_bus_t *bus, message *m)
+{
+    sb_router *router = &bus->ctx.router;
+    sb_span id = sb_protocol_cancelled(m->params), none = {NULL, 0};
+    uint32_t entry = id.ptr != NULL ? sb_router_asked(router, &m->worker->peer, id) : SB_NONE;
+    char wire[SB_WIRE_MAX];
+    sb_peer *client;
+    if (entry == SB_NONE) return false;
+    client = sb_router_request(router, entry)->holder;
+    sb_splice_replace_at(&m->edits, m->frame, id, sb_router_wire(router, entry, wire));
+    if (sb_protocol_ends_wait(m->worker->pool->hello.protocol)) sb_router_give_up(router, entry);
+    deliver(bus, m, client, none);
+    return true;
+}
+
+/* To every client of the worker. One that can't take it is closed, and with it goes its own link only. */
+static void deliver_to_all(stdio_bus_t *bus, const message *m)
+{
+    sb_router *router = &bus->ctx.router;
+    static const sb_span none = {NULL, 0};
+    uint32_t entry = m->worker->peer.links;
+    while (entry != SB_NONE) {
+        sb_peer *client = sb_router_link_at(router, entry)->client;
+        entry = sb_router_link_at(router, entry)->next_of_worker;
+        if (client != &bus->host || !bus->no_host) deliver(bus, m, client, none);
+    }
+}
+
+static void deliver_notification(stdio_bus_t *bus, message *m)
+{
+    static const sb_span none = {NULL, 0};
+    if (m->meaning == SB_MEANS_CANCEL) {
+        if (deliver_cancel(bus, m)) return;
+        if (sb_issues_ids(m->worker->pool)) {
+            bus->more.stale_cancels++;
+            return;
+        }
+    }
+    if (m->meaning == SB_MEANS_LIST_CHANGED && m->worker->peer.links != SB_NONE) {
+        deliver_to_all(bus, m);
+    } else if (!find_client(bus, m)) {
+        bus->more.late_answers++;
+    } else if (m->client != NULL) {
+        deliver(bus, m, m->client, none);
+    } else {
+        bus->more.unattributed_frames++;
+        sb_report_lost(bus, STDIO_BUS_EVENT_UNATTRIBUTED, m->worker, "a notification");
+    }
+}
+
+static void deliver_own(stdio_bus_t *bus, sb_worker *worker, const sb_envelope *envelope, sb_span frame)
+{
+    message m;
+    bool asks = envelope->kind == SB_KIND_REQUEST;
+    m.worker = worker;
+    m.envelope = envelope;
+    m.frame = frame;
+    m.params = sb_member_value(frame, envelope->params);
+    m.meaning = sb_protocol_worker_means(sb_member_value(frame, envelope->method));
+    m.client = NULL;
+    m.request = m.session = SB_NONE;
+    m.edits.count = 0;
+    if (asks != (m.meaning <= SB_MEANS_LAST_REQUEST)) m.meaning = SB_MEANS_NOTHING;
+    if (asks) {
+        deliver_request(bus, &m);
+    } else {
+        deliver_notification(bus, &m);
+    }
+}
+
+/* ---- what can't be handed on ------------------------------------------------------------------ */
 
 /* How often a worker's garbage is worth a log line. */
 #define GARBAGE_LOG_MS 1000u
@@ -166,27 +368,17 @@ static void invalid(stdio_bus_t *bus, sb_worker *worker, const sb_envelope *enve
 void sb_dispatch_from_worker(stdio_bus_t *bus, sb_worker *worker, sb_span frame)
 {
     sb_envelope envelope;
-    sb_delivery delivery;
-    addressee to;
     if (sb_envelope_scan(frame, &envelope) != SB_ENVELOPE_OK) {
         garbage(bus, worker, frame);
         return;
     }
     switch (envelope.kind) {
     case SB_KIND_INVALID: invalid(bus, worker, &envelope, frame); break;
-    case SB_KIND_RESPONSE: deliver_response(bus, worker, &envelope, frame); break;
-    case SB_KIND_REQUEST: deliver_request(bus, worker, &envelope, frame); break;
-    case SB_KIND_NOTIFICATION:
-        to = find_client(bus, worker, &envelope, frame);
-        if (to.client != NULL) {
-            delivery = delivery_of(worker, &envelope, frame);
-            delivery.request = to.request;
-            sb_deliver(bus, to.client, &delivery);
-        } else {
-            bus->more.unattributed_frames++;
-            sb_report_lost(bus, STDIO_BUS_EVENT_UNATTRIBUTED, worker, "a notification");
-        }
+    case SB_KIND_RESPONSE:
+        if (!sb_handshake_answered(bus, worker, &envelope, frame)) deliver_response(bus, worker, &envelope, frame);
         break;
+    case SB_KIND_REQUEST:
+    case SB_KIND_NOTIFICATION: deliver_own(bus, worker, &envelope, frame); break;
     }
 }
 

@@ -22,17 +22,17 @@
 #define EOF_GRACE_MS 2000u
 #define KILL_RESERVE_MS 1000u
 
-typedef enum { EV_SPAWNED, EV_EXECUTED, EV_STOP, EV_ENDED, EV_RETRY_LATER, EV_GIVE_UP, EV_COUNT } event;
+typedef enum { EV_SPAWNED, EV_READY, EV_UNREADY, EV_STOP, EV_ENDED, EV_RETRY_LATER, EV_GIVE_UP, EV_COUNT } event;
 
 /* -1: cannot happen. */
 static const signed char transition[6][EV_COUNT] = {
-    /*              SPAWNED            EXECUTED         STOP                ENDED             RETRY_LATER        GIVE_UP */
-    [SB_WORKER_STOPPED] = {SB_WORKER_STARTING, -1, SB_WORKER_STOPPED, -1, SB_WORKER_BACKOFF, SB_WORKER_FAILED},
-    [SB_WORKER_STARTING] = {-1, SB_WORKER_READY, SB_WORKER_STOPPING, SB_WORKER_STOPPED, -1, -1},
-    [SB_WORKER_READY] = {-1, -1, SB_WORKER_STOPPING, SB_WORKER_STOPPED, -1, -1},
-    [SB_WORKER_STOPPING] = {-1, SB_WORKER_STOPPING, SB_WORKER_STOPPING, SB_WORKER_STOPPED, -1, -1},
-    [SB_WORKER_BACKOFF] = {SB_WORKER_STARTING, -1, SB_WORKER_STOPPED, -1, -1, -1},
-    [SB_WORKER_FAILED] = {SB_WORKER_STARTING, -1, SB_WORKER_STOPPED, -1, -1, -1},
+    /*              SPAWNED            READY        UNREADY          STOP                ENDED          RETRY_LATER GIVE_UP */
+    [SB_WORKER_STOPPED] = {SB_WORKER_STARTING, -1, -1, SB_WORKER_STOPPED, -1, SB_WORKER_BACKOFF, SB_WORKER_FAILED},
+    [SB_WORKER_STARTING] = {-1, SB_WORKER_READY, -1, SB_WORKER_STOPPING, SB_WORKER_STOPPED, -1, -1},
+    [SB_WORKER_READY] = {-1, -1, SB_WORKER_STARTING, SB_WORKER_STOPPING, SB_WORKER_STOPPED, -1, -1},
+    [SB_WORKER_STOPPING] = {-1, -1, -1, SB_WORKER_STOPPING, SB_WORKER_STOPPED, -1, -1},
+    [SB_WORKER_BACKOFF] = {SB_WORKER_STARTING, -1, -1, SB_WORKER_STOPPED, -1, -1, -1},
+    [SB_WORKER_FAILED] = {SB_WORKER_STARTING, -1, -1, SB_WORKER_STOPPED, -1, -1, -1},
 };
 
 /* Returns whether the state has changed. */
@@ -126,7 +126,8 @@ static void prepare(sb_worker *worker, const sb_child *child)
 {
     sb_sink_init(&worker->sink, &worker->in, child->to, on_flushed);
     worker->seen_written = 0;
-    worker->stalled = worker->refused = false;
+    worker->stalled = worker->refused = worker->served = false;
+    worker->hello = 0;
     worker->ladder = SB_LADDER_NONE;
     worker->generation++;
     worker->started_at = sb_clock_now(&worker->ctx->loop.clock);
@@ -191,7 +192,6 @@ int sb_worker_embed(sb_worker *worker, int fd_to, int fd_from)
     fcntl(fd_from, F_SETFL, fcntl(fd_from, F_GETFL) | O_NONBLOCK);
     worker->embedded = true;
     prepare(worker, &child);
-    enter(worker, EV_EXECUTED);
     worker->ctx->hooks.worker_started(worker->ctx, worker);
     return 0;
 }
@@ -204,7 +204,8 @@ static void on_verdict(sb_io *io, unsigned events)
     case SB_SPAWN_UNDECIDED: return;
     case SB_SPAWN_FAILED: break; /* The child exits by itself. */
     case SB_SPAWN_EXECUTED:
-        if (enter(worker, EV_EXECUTED)) worker->ctx->hooks.worker_started(worker->ctx, worker);
+        /* It may have been asked to stop meanwhile. */
+        if (worker->state == SB_WORKER_STARTING) worker->ctx->hooks.worker_started(worker->ctx, worker);
         break;
     }
     close_io(worker, &worker->verdict);
@@ -224,8 +225,19 @@ int sb_worker_await(sb_worker *worker, int timeout_ms)
 
 /* ---- running ------------------------------------------------------------------------ */
 
+void sb_worker_ready(sb_worker *worker)
+{
+    worker->served = true;
+    enter(worker, EV_READY);
+}
+
+void sb_worker_unready(sb_worker *worker)
+{
+    enter(worker, EV_UNREADY);
+}
+
 /* It can no longer be talked to; if it doesn't end by itself soon, it is made to. */
-static void leave(sb_worker *worker)
+void sb_worker_leave(sb_worker *worker)
 {
     close_io(worker, &worker->in);
     sb_sink_close(worker->ctx, &worker->sink);
@@ -268,7 +280,7 @@ static void on_output(sb_io *io, unsigned events)
     sb_worker *worker = SB_CONTAINER(io, sb_worker, out);
     (void)events;
     read_output(worker);
-    if (io->fd < 0 && (worker->pid != 0 || worker->embedded) && worker->state != SB_WORKER_STOPPED) leave(worker);
+    if (io->fd < 0 && (worker->pid != 0 || worker->embedded) && worker->state != SB_WORKER_STOPPED) sb_worker_leave(worker);
 }
 
 static void emit_stderr(void *owner, sb_span line)
@@ -302,7 +314,7 @@ static void on_input(sb_io *io, unsigned events)
 {
     sb_worker *worker = SB_CONTAINER(io, sb_worker, in);
     if (events & SB_HANGUP) {
-        leave(worker);
+        sb_worker_leave(worker);
     } else if (events & SB_WRITE) {
         sb_sink_flush(worker->ctx, &worker->sink);
     }
@@ -362,7 +374,7 @@ static void on_stall_timer(sb_timer *timer)
     if (limit > 0 && silent >= limit) {
         sb_log(ctx, SB_LOG_WARN, "worker %d (%s) has not read for %u s and is stopped", worker->id, worker->config->id,
                ctx->limits.stall_timeout_sec);
-        leave(worker);
+        sb_worker_leave(worker);
     } else if (next != UINT64_MAX) {
         sb_timer_set(&ctx->loop.timers, timer, worker->reads_at + next);
     }
@@ -375,7 +387,7 @@ static void on_flushed(sb_ctx *ctx, sb_sink *sink, int error)
     (void)ctx;
     if (written > 0) has_read(worker, written);
     if (error != 0) {
-        leave(worker);
+        sb_worker_leave(worker);
         return;
     }
     watch_reading(worker);

@@ -32,6 +32,10 @@ struct sb_worker {
     bool retiring; /* to be stopped once it has answered everything */
     sb_worker_state state;
     uint32_t generation; /* starts so far */
+    bool served;         /* it has been ready in this generation */
+    uint64_t hello;      /* id of the handshake it has not answered yet, or 0; see handshake.c */
+    uint32_t hello_round; /* which handshake of its pool that is */
+    uint64_t hello_due;
     pid_t pid;           /* 0: no process */
     bool embedded;       /* lives in the host: descriptors, no process */
     sb_io in, out, err;  /* its stdin, stdout, stderr */
@@ -91,6 +95,15 @@ void sb_worker_stop(sb_worker *worker, uint64_t timeout_ms);
 
 /* Kills, reaps and closes at once, without hooks; for destroy. */
 void sb_worker_abort(sb_worker *worker);
+
+/* It runs, and takes messages from now on. */
+void sb_worker_ready(sb_worker *worker);
+
+/* It takes no messages until it is ready again. */
+void sb_worker_unready(sb_worker *worker);
+
+/* It is of no use: makes it end. What then happens is up to the restart policy. Not while its frames are walked. */
+void sb_worker_leave(sb_worker *worker);
 
 /* Not running; to be started again at `due`. */
 void sb_worker_retry_at(sb_worker *worker, uint64_t due, bool failed);

@@ -219,6 +219,79 @@ static void the_session_used_longest_ago_makes_room(void)
     tear_down();
 }
 
+static uint32_t session_that_waits(uint32_t link, const char *name, const char *id)
+{
+    char wire[SB_WIRE_MAX];
+    uint32_t session = sb_router_session(&router, 0, sb_span_of(name), true), entry;
+    CHECK(session != SB_NONE);
+    CHECK(sb_router_ask(&router, link, SB_DOWN, sb_span_of(id), false, session, wire, &entry).ptr != NULL);
+    return entry;
+}
+
+static bool has_session(const char *name)
+{
+    return sb_router_session(&router, 0, sb_span_of(name), false) != SB_NONE;
+}
+
+static void an_idle_session_makes_room_however_many_older_ones_wait(void)
+{
+    char name[16];
+    uint32_t link;
+    set_up();
+    router.max_sessions = 101;
+    link = sb_router_link(&router, &client[0], &worker[0]);
+    for (int i = 0; i < 100; i++) {
+        snprintf(name, sizeof name, "%d", i);
+        session_that_waits(link, name, name);
+    }
+    CHECK(sb_router_session(&router, 0, sb_span_of("idle"), true) != SB_NONE);
+    CHECK(sb_router_session(&router, 0, sb_span_of("new"), true) != SB_NONE);
+    CHECK(!has_session("idle") && router.sessions.used == 101);
+    session_that_waits(link, "new", "x");
+    CHECK(sb_router_session(&router, 0, sb_span_of("one too many"), true) == SB_NONE);
+    tear_down();
+}
+
+static void the_last_answer_of_a_session_counts_as_its_use(void)
+{
+    uint32_t link, first, second;
+    set_up();
+    link = sb_router_link(&router, &client[0], &worker[0]);
+    first = session_that_waits(link, "waited", "1");
+    second = session_that_waits(link, "waited", "2");
+    session_that_waits(link, "waits", "3");
+    sb_router_session(&router, 0, sb_span_of("idle"), true);
+    router.now = 100;
+    sb_router_end(&router, first);
+    sb_router_end_idle(&router, 100);
+    CHECK(!has_session("idle") && router.sessions.used == 2);
+    router.now = 200;
+    sb_router_give_up(&router, second);
+    sb_router_end_idle(&router, 200);
+    CHECK(router.sessions.used == 2);
+    sb_router_end_idle(&router, 201);
+    CHECK(!has_session("waited") && has_session("waits"));
+    tear_down();
+}
+
+static void the_end_of_a_pool_ends_its_sessions_waiting_or_not(void)
+{
+    uint32_t link;
+    set_up();
+    link = sb_router_link(&router, &client[0], &worker[0]);
+    for (uint32_t pool = 0; pool < 2; pool++) {
+        CHECK(sb_router_session(&router, pool, sb_span_of("idle"), true) != SB_NONE);
+        CHECK(sb_router_session(&router, pool, sb_span_of("idle too"), true) != SB_NONE);
+    }
+    session_that_waits(link, "waits", "1");
+    session_that_waits(link, "waits too", "2");
+    sb_router_end_sessions(&router, 0);
+    CHECK(router.sessions.used == 2 && router.pending == 2);
+    CHECK(sb_router_session(&router, 1, sb_span_of("idle"), false) != SB_NONE);
+    CHECK(sb_router_session(&router, 1, sb_span_of("idle too"), false) != SB_NONE);
+    tear_down();
+}
+
 static void the_least_loaded_worker_is_picked_in_turn(void)
 {
     sb_balance balance = {0};
@@ -355,6 +428,9 @@ static const sb_test tests[] = {
     TEST(the_only_client_is_told_by_what_is_pending),
     TEST(a_session_stays_with_its_worker_until_that_goes),
     TEST(the_session_used_longest_ago_makes_room),
+    TEST(an_idle_session_makes_room_however_many_older_ones_wait),
+    TEST(the_last_answer_of_a_session_counts_as_its_use),
+    TEST(the_end_of_a_pool_ends_its_sessions_waiting_or_not),
     TEST(the_least_loaded_worker_is_picked_in_turn),
     TEST(every_allocation_may_fail),
     TEST(any_history_agrees_with_a_list),

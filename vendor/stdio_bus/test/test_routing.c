@@ -235,6 +235,31 @@ static void an_idle_session_ends_and_one_that_waits_does_not(void)
     finish(bus);
 }
 
+static void the_last_answer_of_a_session_begins_its_idle_time(void)
+{
+    stdio_bus_t *bus = start(LIMITED(DEAD("p"), "\"session_idle_sec\":1"), 0);
+    int client = connect_pair(bus);
+    long asked = now_ms(), answered;
+    lands(bus, client, "{\"id\":1,\"method\":\"m\",\"sessionId\":\"s\"}", played);
+    STEP_UNTIL(bus, now_ms() - asked >= 1200);
+    answered = now_ms();
+    worker_says("{\"id\":1,\"result\":0}\n");
+    client_hears(bus, client, "{\"id\":1,\"result\":0}\n");
+    STEP_UNTIL(bus, stdio_bus_session_count(bus) == 0);
+    CHECK(now_ms() - answered >= 900);
+    finish(bus);
+}
+
+static void a_session_whose_request_was_cancelled_ends_after_its_idle_time(void)
+{
+    stdio_bus_t *bus = start(LIMITED(DEAD("p"), "\"session_idle_sec\":1"), 0);
+    CHECK(ingest(bus, "{\"id\":1,\"method\":\"m\",\"sessionId\":\"s\"}") == STDIO_BUS_OK);
+    worker_reads(bus);
+    CHECK(stdio_bus_cancel(bus, "1", 1) == STDIO_BUS_OK);
+    STEP_UNTIL(bus, stdio_bus_session_count(bus) == 0);
+    finish(bus);
+}
+
 static void an_ended_session_binds_anew_and_its_requests_stay_pending(void)
 {
     stdio_bus_t *bus = start(POOLS(DEAD("p") "," DEAD("q")), 0);
@@ -656,6 +681,8 @@ static const sb_test tests[] = {
     TEST(the_session_used_longest_ago_is_evicted_at_the_limit),
     TEST(a_session_with_a_request_pending_is_not_evicted),
     TEST(an_idle_session_ends_and_one_that_waits_does_not),
+    TEST(the_last_answer_of_a_session_begins_its_idle_time),
+    TEST(a_session_whose_request_was_cancelled_ends_after_its_idle_time),
     TEST(an_ended_session_binds_anew_and_its_requests_stay_pending),
     TEST(the_least_loaded_worker_is_chosen_and_equals_take_turns),
     TEST(a_request_given_up_counts_as_load_and_not_as_pending),

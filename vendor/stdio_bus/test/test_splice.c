@@ -266,6 +266,56 @@ static void what_is_left_of_a_mutated_frame_is_a_frame_without_routing(void)
     CHECK(whole > 1000);
 }
 
+static const char *move_ext(const char *text)
+{
+    begin(text);
+    static char moved[TEXT_MAX + 1];
+    sb_splice_move_ext(&edits, frame, &env);
+    CHECK(sb_splice_drop_routing(&edits, frame, &env, true));
+    /* What is moved points into the frame, which therefore has to stay. */
+    CHECK(sb_splice_length(&edits, frame) <= TEXT_MAX);
+    memset(moved, 0, sizeof moved);
+    sb_splice_copy(&edits, frame, moved);
+    return moved;
+}
+
+static void extensions_move_into_the_params(void)
+{
+    CHECK_STR(move_ext("{\"_ext\":{\"a\":1},\"id\":1,\"method\":\"m\"}"),
+              "{\"params\":{\"_meta\":{\"stdio_bus/ext\":{\"a\":1}}},\"id\":1,\"method\":\"m\"}");
+    CHECK_STR(move_ext(" { \"method\":\"m\" , \"_ext\" : 1 } "), " {\"params\":{\"_meta\":{\"stdio_bus/ext\":1}}, \"method\":\"m\"  } ");
+    CHECK_STR(move_ext("{\"method\":\"m\",\"params\":{ },\"_ext\":[2]}"),
+              "{\"method\":\"m\",\"params\":{\"_meta\":{\"stdio_bus/ext\":[2]} }}");
+    CHECK_STR(move_ext("{\"_ext\":1,\"sessionId\":\"s\",\"params\":{\"a\":1},\"pool\":\"p\"}"),
+              "{\"params\":{\"_meta\":{\"stdio_bus/ext\":1},\"a\":1}}");
+    CHECK_STR(move_ext("{\"params\":{\"_meta\":{}},\"_ext\":1}"), "{\"params\":{\"_meta\":{\"stdio_bus/ext\":1}}}");
+    CHECK_STR(move_ext("{\"params\":{\"a\":{},\"_meta\":{\"b\":1}},\"_ext\":1}"),
+              "{\"params\":{\"a\":{},\"_meta\":{\"stdio_bus/ext\":1,\"b\":1}}}");
+}
+
+static void extensions_go_nowhere_where_there_is_no_object_for_them(void)
+{
+    CHECK_STR(move_ext("{\"params\":[1],\"_ext\":1}"), "{\"params\":[1]}");
+    CHECK_STR(move_ext("{\"params\":null,\"_ext\":1}"), "{\"params\":null}");
+    CHECK_STR(move_ext("{\"params\":{\"_meta\":7},\"_ext\":1}"), "{\"params\":{\"_meta\":7}}");
+}
+
+static void a_value_anywhere_is_replaced_and_others_are_found_again(void)
+{
+    const char *inner, *later;
+    begin("{\"pool\":\"p\",\"params\":{\"t\":7},\"x\":{\"y\":8},\"id\":1}");
+    inner = strchr(frame.ptr, '7');
+    later = strchr(frame.ptr, '8');
+    sb_span value = {inner, 1};
+    size_t at = (size_t)(later - frame.ptr);
+    sb_splice_replace_at(&edits, frame, value, sb_span_of("\"long\""));
+    CHECK(sb_splice_drop_routing(&edits, frame, &env, true));
+    size_t moved = sb_splice_moved(&edits, at), first = sb_splice_moved(&edits, 0);
+    const char *text = edited();
+    CHECK_STR(text, "{\"params\":{\"t\":\"long\"},\"x\":{\"y\":8},\"id\":1}");
+    CHECK(text[moved] == '8' && first == 0);
+}
+
 static const sb_test tests[] = {
     TEST(no_edits_copy_the_frame),
     TEST(a_value_is_replaced),
@@ -283,6 +333,9 @@ static const sb_test tests[] = {
     TEST(refused_edits_leave_the_list_unchanged),
     TEST(routing_members_are_dropped_wherever_they_stand),
     TEST(what_is_left_of_a_mutated_frame_is_a_frame_without_routing),
+    TEST(extensions_move_into_the_params),
+    TEST(extensions_go_nowhere_where_there_is_no_object_for_them),
+    TEST(a_value_anywhere_is_replaced_and_others_are_found_again),
 };
 
 TEST_MAIN(tests)

@@ -1,0 +1,167 @@
+/*
+ * cancel.c - what is said about a request by naming it: that nobody wants it
+ * answered any more (MCP [Cancellation], ACP [Cancellation, Prompt Turn]), or
+ * how far it has got (MCP [Progress]). The names are mapped like the ids
+ * themselves, so that nobody can name what is somebody else's.
+ */
+#include "dispatch.h"
+
+/* The worker that holds a client's request; NULL if it still waits in a queue. */
+static sb_worker *worker_of(const sb_request *request)
+{
+    return request->holder->queue ? NULL : SB_CONTAINER(request->holder, sb_worker, peer);
+}
+
+/* ---- the bus gives up a request -------------------------------------------------------- */
+
+static void tell_worker(stdio_bus_t *bus, sb_worker *worker, uint32_t entry)
+{
+    const sb_request *request = sb_router_request(&bus->ctx.router, entry);
+    sb_protocol protocol = worker->pool->hello.protocol;
+    char wire[SB_WIRE_MAX];
+    sb_buf text = {0};
+    bool ok;
+    if (request->meaning == SB_MEANS_PROMPT && request->session != SB_NONE) {
+        const sb_session *session = sb_router_session_at(&bus->ctx.router, request->session);
+        ok = sb_protocol_put_cancel_turn(&text, sb_text_span(&session->name));
+    } else {
+        ok = sb_protocol_put_cancel(&text, protocol, sb_router_wire(&bus->ctx.router, entry, wire));
+    }
+    if (!ok || !sb_dispatch_put(bus, worker, &text)) bus->more.dropped_frames++;
+    sb_buf_free(&text);
+}
+
+/* A permission that a worker asks for in this session, or SB_NONE. */
+static uint32_t find_permission(const sb_router *router, uint32_t session)
+{
+    uint32_t entry = sb_router_session_at(router, session)->requests;
+    while (entry != SB_NONE) {
+        const sb_request *request = sb_router_request(router, entry);
+        if (request->up && request->meaning == SB_MEANS_PERMISSION) return entry;
+        entry = request->next_of_session;
+    }
+    return SB_NONE;
+}
+
+static void give_up_turn(stdio_bus_t *bus, uint32_t entry)
+{
+    sb_router *router = &bus->ctx.router;
+    uint32_t session = sb_router_request(router, entry)->session, permission;
+    sb_router_give_up_turn(router, entry);
+    /* What the turn asked for is not given any more [ACP Prompt Turn: Cancellation]. */
+    while ((permission = find_permission(router, session)) != SB_NONE) sb_dispatch_withdraw(bus, permission, true);
+}
+
+void sb_dispatch_give_up(stdio_bus_t *bus, uint32_t entry)
+{
+    sb_router *router = &bus->ctx.router;
+    const sb_request *request = sb_router_request(router, entry);
+    sb_worker *worker = worker_of(request);
+    if (worker == NULL || !sb_issues_ids(worker->pool)) {
+        sb_router_give_up(router, entry);
+        return;
+    }
+    tell_worker(bus, worker, entry);
+    if (worker->pool->hello.protocol == SB_PROTOCOL_MCP) {
+        /* No answer is to come, and its number is never used again. */
+        sb_router_end(router, entry);
+    } else if (request->meaning == SB_MEANS_PROMPT && request->session != SB_NONE) {
+        give_up_turn(bus, entry);
+    } else {
+        sb_router_give_up(router, entry);
+    }
+}
+
+void sb_dispatch_withdraw(stdio_bus_t *bus, uint32_t entry, bool declined)
+{
+    sb_router *router = &bus->ctx.router;
+    const sb_request *request = sb_router_request(router, entry);
+    sb_worker *worker = SB_CONTAINER(sb_router_asker(router, request), sb_worker, peer);
+    sb_peer *client = request->holder;
+    const sb_conn *conn = sb_conn_of(bus, client);
+    char wire[SB_WIRE_MAX];
+    sb_buf text = {0};
+    bool tell = sb_issues_ids(worker->pool) && (conn == NULL || !conn->closed) &&
+                sb_protocol_put_cancel(&text, worker->pool->hello.protocol, sb_router_wire(router, entry, wire));
+    /* The entry goes first: a client that can't take the notice is closed, and all it has to do with ends. */
+    if (declined) {
+        sb_dispatch_decline_asked(bus, entry);
+    } else {
+        sb_router_give_up(router, entry);
+    }
+    if (tell) sb_deliver_notice(bus, client, &text, worker);
+    sb_buf_free(&text);
+}
+
+/* ---- a client names a request -------------------------------------------------------------- */
+
+/* Hands a message on with the token it names replaced by the one the worker knows. */
+static void hand_on(stdio_bus_t *bus, sb_worker *worker, const sb_envelope *envelope, sb_span frame, sb_span token,
+                    sb_span wire)
+{
+    sb_edits edits;
+    edits.count = 0;
+    sb_splice_drop_routing(&edits, frame, envelope, sb_speaks_only(worker->pool));
+    if (edits.count < SB_EDITS_MAX) sb_splice_replace_at(&edits, frame, token, wire);
+    if (worker->in.fd < 0 || !sb_dispatch_send(bus, worker, SB_NONE, frame, &edits)) {
+        sb_drop_message(bus, "the worker is gone");
+    }
+}
+
+/* It is not even sent yet: nothing but the client's own wait has to end. */
+static void cancel_queued(stdio_bus_t *bus, const sb_sender *sender, uint32_t entry, bool answers)
+{
+    sb_error error = sb_error_of(SB_RPC_CANCELLED, "cancelled", "Cancelled before it was sent");
+    sb_text id;
+    sb_router_end_take(&bus->ctx.router, entry, &id);
+    error.sent = 0;
+    if (answers) sb_deliver_error(bus, sender->peer, sb_text_span(&id), &error, -1, 0);
+    sb_text_free(&id);
+}
+
+static bool cancel(stdio_bus_t *bus, const sb_sender *sender, const sb_envelope *envelope, sb_span frame,
+                   sb_span params, bool answers)
+{
+    sb_router *router = &bus->ctx.router;
+    sb_span id = sb_protocol_cancelled(params);
+    uint32_t entry = id.ptr != NULL ? sb_router_asked(router, sender->peer, id) : SB_NONE;
+    char wire[SB_WIRE_MAX];
+    sb_worker *worker;
+    if (entry == SB_NONE) return false;
+    worker = worker_of(sb_router_request(router, entry));
+    if (worker == NULL) {
+        cancel_queued(bus, sender, entry, answers);
+        return true;
+    }
+    if (!sb_issues_ids(worker->pool)) return false;
+    hand_on(bus, worker, envelope, frame, id, sb_router_wire(router, entry, wire));
+    /* MCP: its sender waits for no answer, and none is to come [Cancellation]. ACP: an answer always comes. */
+    if (!answers) sb_router_end(router, entry);
+    return true;
+}
+
+static bool progress(stdio_bus_t *bus, const sb_sender *sender, const sb_envelope *envelope, sb_span frame,
+                     sb_span params)
+{
+    sb_router *router = &bus->ctx.router;
+    sb_span token = sb_protocol_told_token(params), noted;
+    uint32_t entry = token.ptr != NULL ? sb_router_answered(router, sender->peer, token) : SB_NONE;
+    if (entry == SB_NONE) return false;
+    noted = sb_router_noted(router, entry);
+    if (noted.ptr == NULL) return false;
+    hand_on(bus, SB_CONTAINER(sb_router_asker(router, sb_router_request(router, entry)), sb_worker, peer), envelope,
+            frame, token, noted);
+    return true;
+}
+
+bool sb_cancel_by_name(stdio_bus_t *bus, const sb_sender *sender, const sb_envelope *envelope, sb_span frame)
+{
+    sb_span method = sb_member_value(frame, envelope->method), params = sb_member_value(frame, envelope->params);
+    if (envelope->kind != SB_KIND_NOTIFICATION) return false;
+    switch (sb_protocol_client_means(SB_PROTOCOL_MCP, method)) {
+    case SB_MEANS_CANCEL:
+        return cancel(bus, sender, envelope, frame, params, sb_json_string_is(method, "$/cancel_request"));
+    case SB_MEANS_PROGRESS: return progress(bus, sender, envelope, frame, params);
+    default: return false;
+    }
+}

@@ -1,0 +1,176 @@
+#include "protocol.h"
+
+#include "answer.h"
+#include "scan.h"
+
+/* ---- methods -------------------------------------------------------------------------- */
+
+typedef struct {
+    const char *method;
+    sb_meaning meaning;
+} row;
+
+/* MCP [Lifecycle, Cancellation, Progress]. */
+static const row mcp_client[] = {
+    {"initialize", SB_MEANS_INITIALIZE},
+    {"notifications/initialized", SB_MEANS_INITIALIZED},
+    {"notifications/cancelled", SB_MEANS_CANCEL},
+    {"$/cancel_request", SB_MEANS_CANCEL}, /* not MCP's, and yet no stranger's id may pass in it */
+    {"notifications/progress", SB_MEANS_PROGRESS},
+    {NULL, SB_MEANS_NOTHING},
+};
+
+/* ACP v1 [Initialization, Session Setup, Prompt Turn, Cancellation]; session/fork and session/delete are drafts. */
+static const row acp_client[] = {
+    {"initialize", SB_MEANS_INITIALIZE},
+    {"session/new", SB_MEANS_NEW_SESSION},
+    {"session/fork", SB_MEANS_NEW_SESSION},
+    {"session/load", SB_MEANS_LOAD_SESSION},
+    {"session/resume", SB_MEANS_LOAD_SESSION},
+    {"session/close", SB_MEANS_CLOSE_SESSION},
+    {"session/delete", SB_MEANS_CLOSE_SESSION},
+    {"session/prompt", SB_MEANS_PROMPT},
+    {"session/cancel", SB_MEANS_CANCEL_TURN},
+    {"$/cancel_request", SB_MEANS_CANCEL},
+    {"notifications/cancelled", SB_MEANS_CANCEL},
+    {NULL, SB_MEANS_NOTHING},
+};
+
+static const row worker[] = {
+    {"session/request_permission", SB_MEANS_PERMISSION},
+    {"notifications/progress", SB_MEANS_PROGRESS},
+    {"notifications/cancelled", SB_MEANS_CANCEL},
+    {"$/cancel_request", SB_MEANS_CANCEL},
+    {"notifications/tools/list_changed", SB_MEANS_LIST_CHANGED},
+    {"notifications/prompts/list_changed", SB_MEANS_LIST_CHANGED},
+    {"notifications/resources/list_changed", SB_MEANS_LIST_CHANGED},
+    {"ping", SB_MEANS_PING},
+    {NULL, SB_MEANS_NOTHING},
+};
+
+static sb_meaning find(const row *rows, sb_span method)
+{
+    if (method.ptr == NULL) return SB_MEANS_NOTHING;
+    for (; rows->method != NULL; rows++) {
+        if (sb_json_string_is(method, rows->method)) return rows->meaning;
+    }
+    return SB_MEANS_NOTHING;
+}
+
+sb_meaning sb_protocol_client_means(sb_protocol protocol, sb_span method)
+{
+    if (protocol == SB_PROTOCOL_MCP) return find(mcp_client, method);
+    return protocol == SB_PROTOCOL_ACP ? find(acp_client, method) : SB_MEANS_NOTHING;
+}
+
+sb_meaning sb_protocol_worker_means(sb_span method)
+{
+    return find(worker, method);
+}
+
+/* ---- fields ------------------------------------------------------------------------------ */
+
+static sb_span member(sb_span object, const char *key)
+{
+    sb_span none = {NULL, 0};
+    return object.ptr != NULL && object.ptr[0] == '{' ? sb_json_find(object, key) : none;
+}
+
+static bool is_number(sb_span token)
+{
+    return token.ptr != NULL && (token.ptr[0] == '-' || (token.ptr[0] >= '0' && token.ptr[0] <= '9'));
+}
+
+static bool is_text(sb_span token)
+{
+    return token.ptr != NULL && token.len > 2 && token.ptr[0] == '"';
+}
+
+/* A token that can be an id: a string (an empty one too) or a number. */
+static sb_span id_of(sb_span token)
+{
+    static const sb_span none = {NULL, 0};
+    return token.ptr != NULL && (token.ptr[0] == '"' || is_number(token)) ? token : none;
+}
+
+sb_protocol sb_protocol_of_initialize(sb_span params)
+{
+    sb_span version = member(params, "protocolVersion");
+    if (is_number(version)) return SB_PROTOCOL_ACP;
+    return is_text(version) && member(params, "capabilities").ptr != NULL ? SB_PROTOCOL_MCP : SB_PROTOCOL_AUTO;
+}
+
+bool sb_protocol_is_stateless(sb_span meta)
+{
+    return is_text(member(meta, "io.modelcontextprotocol/protocolVersion"));
+}
+
+sb_span sb_protocol_meta(sb_span params)
+{
+    static const sb_span none = {NULL, 0};
+    sb_span meta = member(params, "_meta");
+    return meta.ptr != NULL && meta.ptr[0] == '{' ? meta : none;
+}
+
+sb_span sb_protocol_session(sb_span object)
+{
+    static const sb_span none = {NULL, 0};
+    sb_span token = member(object, "sessionId");
+    return is_text(token) ? token : none;
+}
+
+sb_span sb_protocol_asked_token(sb_span meta)
+{
+    return id_of(member(meta, "progressToken"));
+}
+
+sb_span sb_protocol_told_token(sb_span params)
+{
+    return id_of(member(params, "progressToken"));
+}
+
+sb_span sb_protocol_cancelled(sb_span params)
+{
+    return id_of(member(params, "requestId"));
+}
+
+sb_span sb_protocol_subscription(sb_span meta)
+{
+    return id_of(member(meta, "io.modelcontextprotocol/subscriptionId"));
+}
+
+/* ---- frames --------------------------------------------------------------------------------- */
+
+static bool put(sb_buf *out, sb_span text)
+{
+    return sb_buf_append(out, text.ptr, text.len);
+}
+
+static bool put_text(sb_buf *out, const char *text)
+{
+    return put(out, sb_span_of(text));
+}
+
+bool sb_protocol_put_initialize(sb_buf *out, sb_span id, sb_span params)
+{
+    return put_text(out, "{\"jsonrpc\":\"2.0\",\"id\":") && put(out, id) &&
+           put_text(out, ",\"method\":\"initialize\",\"params\":") && put(out, params) && put_text(out, "}");
+}
+
+bool sb_protocol_put_initialized(sb_buf *out)
+{
+    return put_text(out, "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/initialized\"}");
+}
+
+bool sb_protocol_put_cancel(sb_buf *out, sb_protocol protocol, sb_span id)
+{
+    const char *method = protocol == SB_PROTOCOL_MCP ? "notifications/cancelled" : "$/cancel_request";
+    return put_text(out, "{\"jsonrpc\":\"2.0\",\"method\":\"") && put_text(out, method) &&
+           put_text(out, "\",\"params\":{\"requestId\":") && put(out, id) && put_text(out, "}}");
+}
+
+bool sb_protocol_put_cancel_turn(sb_buf *out, sb_span session)
+{
+    return put_text(out, "{\"jsonrpc\":\"2.0\",\"method\":\"session/cancel\",\"params\":{\"sessionId\":") &&
+           sb_answer_string(out, session) && put_text(out, "}}");
+}

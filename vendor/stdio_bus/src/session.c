@@ -1,0 +1,257 @@
+/* session.c - the sessions of the router: by name, by last use, by worker and by owner. */
+#include "router.h"
+
+/* No pool has such a number, so no session that has a name stands there. */
+#define OWN_SESSION 0x80000000u
+
+static uint32_t name_hash(const sb_router *router, uint32_t pool, sb_span name)
+{
+    return sb_hash(router->seed, (uint64_t)pool << 8 | 4, name);
+}
+
+/* ---- lists by last use ------------------------------------------------------------------- */
+
+/* Where a session stands. */
+static sb_session_list *list_of(sb_router *router, uint32_t entry)
+{
+    const sb_session *session = sb_router_session_at(router, entry);
+    bool kept = session->requests != SB_NONE || session->ending != SB_NONE || session->created || session->own;
+    return kept ? &router->kept : &router->idle;
+}
+
+static void unlink_from(sb_router *router, sb_session_list *list, uint32_t entry)
+{
+    sb_session *session = sb_router_session_at(router, entry);
+    if (session->newer != SB_NONE) {
+        sb_router_session_at(router, session->newer)->older = session->older;
+    } else {
+        list->newest = session->older;
+    }
+    if (session->older != SB_NONE) {
+        sb_router_session_at(router, session->older)->newer = session->newer;
+    } else {
+        list->oldest = session->newer;
+    }
+}
+
+/* Puts a session, which is used just now, at the newest end. */
+static void link_to(sb_router *router, sb_session_list *list, uint32_t entry)
+{
+    sb_session *session = sb_router_session_at(router, entry);
+    session->used_at = router->now;
+    session->newer = SB_NONE;
+    session->older = list->newest;
+    if (list->newest != SB_NONE) {
+        sb_router_session_at(router, list->newest)->newer = entry;
+    } else {
+        list->oldest = entry;
+    }
+    list->newest = entry;
+}
+
+/* It is used just now, and may have to stand elsewhere than before. */
+static void refile(sb_router *router, sb_session_list *before, uint32_t entry)
+{
+    unlink_from(router, before, entry);
+    link_to(router, list_of(router, entry), entry);
+}
+
+/* ---- its requests ---------------------------------------------------------------------------- */
+
+void sb_session_attach(sb_router *router, uint32_t session, uint32_t entry)
+{
+    sb_request *request = sb_router_request(router, entry);
+    sb_session_list *before;
+    request->session = session;
+    request->prev_of_session = request->next_of_session = SB_NONE;
+    if (session == SB_NONE) return;
+    before = list_of(router, session);
+    request->next_of_session = sb_router_session_at(router, session)->requests;
+    if (request->next_of_session != SB_NONE) {
+        sb_router_request(router, request->next_of_session)->prev_of_session = entry;
+    }
+    sb_router_session_at(router, session)->requests = entry;
+    refile(router, before, session);
+}
+
+void sb_session_detach(sb_router *router, uint32_t entry)
+{
+    sb_request *request = sb_router_request(router, entry);
+    uint32_t session = request->session;
+    sb_session_list *before;
+    if (session == SB_NONE) return;
+    before = list_of(router, session);
+    if (request->next_of_session != SB_NONE) {
+        sb_router_request(router, request->next_of_session)->prev_of_session = request->prev_of_session;
+    }
+    if (request->prev_of_session != SB_NONE) {
+        sb_router_request(router, request->prev_of_session)->next_of_session = request->next_of_session;
+    } else {
+        sb_router_session_at(router, session)->requests = request->next_of_session;
+    }
+    request->session = SB_NONE;
+    refile(router, before, session);
+}
+
+void sb_session_hold(sb_router *router, uint32_t session, uint32_t tomb)
+{
+    sb_session_list *before = list_of(router, session);
+    uint32_t earlier = sb_router_session_at(router, session)->ending;
+    /* Of several it is the last one that counts. */
+    if (earlier != SB_NONE) sb_router_request(router, earlier)->session = SB_NONE;
+    sb_router_session_at(router, session)->ending = tomb;
+    if (tomb != SB_NONE) sb_router_request(router, tomb)->session = session;
+    refile(router, before, session);
+}
+
+/* ---- worker and owner -------------------------------------------------------------------------- */
+
+void sb_session_bind(sb_router *router, uint32_t entry, sb_peer *worker)
+{
+    sb_session *session = sb_router_session_at(router, entry);
+    if (session->worker == worker) return;
+    if (session->worker != NULL) {
+        if (session->next_of_worker != SB_NONE) {
+            sb_router_session_at(router, session->next_of_worker)->prev_of_worker = session->prev_of_worker;
+        }
+        if (session->prev_of_worker != SB_NONE) {
+            sb_router_session_at(router, session->prev_of_worker)->next_of_worker = session->next_of_worker;
+        } else {
+            session->worker->sessions = session->next_of_worker;
+        }
+        session->worker->session_count--;
+    }
+    session->worker = worker;
+    if (worker == NULL) return;
+    session->prev_of_worker = SB_NONE;
+    session->next_of_worker = worker->sessions;
+    if (worker->sessions != SB_NONE) sb_router_session_at(router, worker->sessions)->prev_of_worker = entry;
+    worker->sessions = entry;
+    worker->session_count++;
+}
+
+void sb_session_give(sb_router *router, uint32_t entry, sb_peer *owner)
+{
+    sb_session *session = sb_router_session_at(router, entry);
+    if (session->owner == owner) return;
+    if (session->owner != NULL) {
+        if (session->next_of_owner != SB_NONE) {
+            sb_router_session_at(router, session->next_of_owner)->prev_of_owner = session->prev_of_owner;
+        }
+        if (session->prev_of_owner != SB_NONE) {
+            sb_router_session_at(router, session->prev_of_owner)->next_of_owner = session->next_of_owner;
+        } else {
+            session->owner->owned = session->next_of_owner;
+        }
+    }
+    session->owner = owner;
+    if (owner == NULL) return;
+    session->prev_of_owner = SB_NONE;
+    session->next_of_owner = owner->owned;
+    if (owner->owned != SB_NONE) sb_router_session_at(router, owner->owned)->prev_of_owner = entry;
+    owner->owned = entry;
+}
+
+void sb_session_end(sb_router *router, uint32_t entry)
+{
+    sb_session *session = sb_router_session_at(router, entry);
+    while (session->requests != SB_NONE) sb_session_detach(router, session->requests);
+    if (session->ending != SB_NONE) sb_session_hold(router, entry, SB_NONE);
+    sb_session_bind(router, entry, NULL);
+    sb_session_give(router, entry, NULL);
+    unlink_from(router, list_of(router, entry), entry);
+    sb_index_remove(&router->by_name, name_hash(router, session->pool, sb_text_span(&session->name)), entry);
+    sb_text_free(&session->name);
+    sb_slab_give(&router->sessions, entry);
+}
+
+void sb_router_end_idle(sb_router *router, uint32_t before)
+{
+    while (router->idle.oldest != SB_NONE && sb_router_session_at(router, router->idle.oldest)->used_at < before) {
+        sb_session_end(router, router->idle.oldest);
+    }
+}
+
+static void end_sessions_of(sb_router *router, uint32_t pool, uint32_t oldest)
+{
+    for (uint32_t entry = oldest; entry != SB_NONE;) {
+        uint32_t newer = sb_router_session_at(router, entry)->newer;
+        if ((sb_router_session_at(router, entry)->pool & ~OWN_SESSION) == pool) sb_session_end(router, entry);
+        entry = newer;
+    }
+}
+
+void sb_router_end_sessions(sb_router *router, uint32_t pool)
+{
+    end_sessions_of(router, pool, router->idle.oldest);
+    end_sessions_of(router, pool, router->kept.oldest);
+}
+
+/* Room for one more session, if need be that of the one that was used longest ago and waits for nothing. */
+static bool make_room(sb_router *router)
+{
+    if (router->sessions.used < router->max_sessions) return true;
+    if (router->idle.oldest == SB_NONE) return false;
+    sb_session_end(router, router->idle.oldest);
+    return true;
+}
+
+uint32_t sb_router_session(sb_router *router, uint32_t pool, sb_span name, bool create)
+{
+    uint32_t hash = name_hash(router, pool, name), at = hash, entry;
+    sb_session *session;
+    while ((entry = sb_index_next(&router->by_name, hash, &at)) != SB_NONE) {
+        session = sb_router_session_at(router, entry);
+        if (session->pool != pool || !sb_span_eq(sb_text_span(&session->name), name)) continue;
+        refile(router, list_of(router, entry), entry);
+        return entry;
+    }
+    if (!create) return SB_NONE;
+    if (!make_room(router) || !sb_index_reserve(&router->by_name)) return SB_NONE;
+    entry = sb_slab_take(&router->sessions);
+    if (entry == SB_NONE) return SB_NONE;
+    session = sb_router_session_at(router, entry);
+    if (!sb_text_set(&session->name, name)) {
+        sb_slab_give(&router->sessions, entry);
+        return SB_NONE;
+    }
+    session->pool = pool;
+    session->owner = NULL;
+    session->requests = session->ending = SB_NONE;
+    session->created = session->own = false;
+    session->worker = NULL;
+    link_to(router, list_of(router, entry), entry);
+    sb_index_insert(&router->by_name, hash, entry);
+    return entry;
+}
+
+void sb_session_create(sb_router *router, uint32_t session, sb_peer *worker, sb_peer *client)
+{
+    sb_session_list *before = list_of(router, session);
+    sb_router_session_at(router, session)->created = true;
+    refile(router, before, session);
+    sb_session_bind(router, session, worker);
+    sb_session_give(router, session, client);
+}
+
+uint32_t sb_router_own_session(sb_router *router, uint32_t pool, sb_peer *client)
+{
+    sb_span name = {(const char *)&client->key, sizeof client->key};
+    uint32_t entry = sb_router_session(router, pool | OWN_SESSION, name, true);
+    sb_session_list *before;
+    if (entry == SB_NONE) return SB_NONE;
+    before = list_of(router, entry);
+    sb_router_session_at(router, entry)->own = true;
+    refile(router, before, entry);
+    sb_session_give(router, entry, client);
+    return entry;
+}
+
+uint32_t sb_session_waiting(const sb_router *router, uint32_t session)
+{
+    uint32_t entry = sb_router_session_at(router, session)->requests; /* newest first */
+    while (entry != SB_NONE && sb_router_request(router, entry)->up) {
+        entry = sb_router_request(router, entry)->next_of_session;
+    }
+    return entry;
+}

@@ -1,0 +1,535 @@
+/* test_mcp.c - pools whose workers speak MCP: one handshake for all clients, progress, cancellation, eras. */
+#include <signal.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "fixture.h"
+
+#define PARAMS "{\"protocolVersion\":\"2025-06-18\",\"capabilities\":{\"roots\":{}},\"clientInfo\":{\"name\":\"c\"}}"
+#define INITIALIZE(id) "{\"jsonrpc\":\"2.0\",\"id\":" id ",\"method\":\"initialize\",\"params\":" PARAMS "}"
+#define RESULT "{\"protocolVersion\":\"2025-06-18\",\"capabilities\":{\"tools\":{}}}"
+#define ANSWER(id, result) "{\"jsonrpc\":\"2.0\",\"id\":" id ",\"result\":" result "}\n"
+#define INITIALIZED "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/initialized\"}"
+#define MCP POOLS(DEAD_WITH("p", "\"protocol\":\"mcp\""))
+#define META "\"io.modelcontextprotocol/protocolVersion\":\"2026-07-28\""
+
+/* Says a line and its end. */
+static void tells(int client, const char *line)
+{
+    client_says(client, line);
+    client_says(client, "\n");
+}
+
+static void lands(stdio_bus_t *bus, int client, const char *line, worker_t worker, const char *want)
+{
+    tells(client, line);
+    CHECK_STR(reads(bus, worker), want);
+}
+
+/* A client whose initialize has gone through to the worker that start() made. */
+static int introduce(stdio_bus_t *bus)
+{
+    int client = connect_pair(bus);
+    lands(bus, client, INITIALIZE("0"), played, INITIALIZE("1"));
+    worker_says(ANSWER("1", RESULT));
+    client_hears(bus, client, ANSWER("0", RESULT));
+    CHECK_STR(worker_reads(bus), INITIALIZED);
+    return client;
+}
+
+/* ---- the handshake --------------------------------------------------------------------- */
+
+static void the_first_initialize_decides_and_later_ones_are_answered_from_the_record(void)
+{
+    stdio_bus_t *bus = start(CONFIG, 0);
+    int first = introduce(bus), second = connect_pair(bus);
+    tells(first, INITIALIZED);
+    tells(second, INITIALIZE("\"x\\u0061\""));
+    client_hears(bus, second, ANSWER("\"x\\u0061\"", RESULT));
+    tells(second, INITIALIZED);
+    /* What the worker reads next is the first thing that is a request of theirs. */
+    lands(bus, second, "{\"jsonrpc\":\"2.0\",\"id\":0,\"method\":\"tools/list\"}", played,
+          "{\"jsonrpc\":\"2.0\",\"id\":2,\"method\":\"tools/list\"}");
+    finish(bus);
+}
+
+static void clients_that_initialize_at_once_share_one_handshake(void)
+{
+    stdio_bus_t *bus = start(MCP, 0);
+    int first = connect_pair(bus), second = connect_pair(bus);
+    lands(bus, first, INITIALIZE("7"), played, INITIALIZE("1"));
+    tells(second, INITIALIZE("7"));
+    tells(second, "{\"jsonrpc\":\"2.0\",\"id\":8,\"method\":\"tools/list\"}");
+    STEP_UNTIL(bus, stdio_bus_pending_count(bus) == 3);
+    worker_says(ANSWER("1", RESULT));
+    client_hears(bus, first, ANSWER("7", RESULT));
+    client_hears(bus, second, ANSWER("7", RESULT));
+    CHECK_STR(worker_reads(bus), INITIALIZED);
+    CHECK_STR(worker_reads(bus), "{\"jsonrpc\":\"2.0\",\"id\":2,\"method\":\"tools/list\"}");
+    finish(bus);
+}
+
+static void every_worker_is_initialized_before_anything_else(void)
+{
+    stdio_bus_t *bus = start(MCP, 0);
+    worker_t other = embed(bus, "p"), late;
+    int client = introduce(bus);
+    CHECK_STR(reads(bus, other), INITIALIZE("1"));
+    says(other, ANSWER("1", RESULT));
+    CHECK_STR(reads(bus, other), INITIALIZED);
+    goes(played);
+    goes(other);
+    STEP_UNTIL(bus, stdio_bus_worker_count(bus) == 0);
+    late = embed(bus, "p");
+    CHECK_STR(reads(bus, late), INITIALIZE("1"));
+    CHECK(worker_info(bus, late.id).state == STDIO_BUS_WORKER_STARTING);
+    tells(client, "{\"id\":1,\"method\":\"tools/call\"}");
+    STEP_UNTIL(bus, stdio_bus_pending_count(bus) == 1);
+    says(late, ANSWER("1", RESULT));
+    CHECK_STR(reads(bus, late), INITIALIZED);
+    CHECK_STR(reads(bus, late), "{\"id\":2,\"method\":\"tools/call\"}");
+    finish(bus);
+}
+
+static void a_pool_with_an_initialize_of_its_own_uses_that(void)
+{
+    stdio_bus_t *bus = create(POOLS(DEAD_WITH("p", "\"initialize\":{\"protocolVersion\":\"2025-06-18\",\n\"capabilities\":{}}")), 0);
+    int client;
+    start_created(bus);
+    CHECK_STR(worker_reads(bus), "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"initialize\",\"params\":"
+                                 "{\"protocolVersion\":\"2025-06-18\",\"capabilities\":{}}}");
+    worker_says(ANSWER("1", RESULT));
+    CHECK_STR(worker_reads(bus), INITIALIZED);
+    client = connect_pair(bus);
+    tells(client, INITIALIZE("5"));
+    client_hears(bus, client, ANSWER("5", RESULT));
+    finish(bus);
+}
+
+static void a_refused_initialize_is_told_and_the_next_client_may_try(void)
+{
+    stdio_bus_t *bus = start(MCP, 0);
+    int first = connect_pair(bus), second = connect_pair(bus);
+    lands(bus, first, INITIALIZE("7"), played, INITIALIZE("1"));
+    tells(second, INITIALIZE("8"));
+    STEP_UNTIL(bus, stdio_bus_pending_count(bus) == 2);
+    worker_says("{\"jsonrpc\":\"2.0\",\"id\":1,\"error\":{\"code\":-32602,\"message\":\"no\"}}\n");
+    client_hears(bus, first, "{\"jsonrpc\":\"2.0\",\"id\":7,\"error\":{\"code\":-32602,\"message\":\"no\"}}\n");
+    CHECK_STR(worker_reads(bus), INITIALIZE("2"));
+    worker_says(ANSWER("2", RESULT));
+    client_hears(bus, second, ANSWER("8", RESULT));
+    finish(bus);
+}
+
+static void a_client_that_leaves_during_its_handshake_leaves_it_to_the_others(void)
+{
+    stdio_bus_t *bus = start(MCP, 0);
+    int first = connect_pair(bus), second;
+    lands(bus, first, INITIALIZE("7"), played, INITIALIZE("1"));
+    close(first);
+    STEP_UNTIL(bus, stdio_bus_client_count(bus) == 0);
+    worker_says(ANSWER("1", RESULT));
+    CHECK_STR(worker_reads(bus), INITIALIZED);
+    second = connect_pair(bus);
+    tells(second, INITIALIZE("8"));
+    client_hears(bus, second, ANSWER("8", RESULT));
+    finish(bus);
+}
+
+static void a_worker_that_does_not_answer_initialize_is_replaced(void)
+{
+    static const char config[] =
+        POOLS("{\"id\":\"p\",\"command\":\"cat\",\"args\":[\"/dev/null\",\"-\"],\"protocol\":\"mcp\",\"init_timeout_sec\":1,"
+              "\"initialize\":" PARAMS "}");
+    stdio_bus_t *bus = create(config, 0);
+    CHECK(stdio_bus_start(bus) == STDIO_BUS_OK);
+    /* cat says its initialize back: a request that nobody can answer, and no answer. */
+    STEP_UNTIL(bus, events_of(STDIO_BUS_EVENT_WORKER_STARTED) == 2);
+    CHECK(events_of(STDIO_BUS_EVENT_WORKER_READY) == 0 && events_of(STDIO_BUS_EVENT_WORKER_STOPPED) == 1);
+    CHECK(strstr(seen.log[3], "has not answered initialize for 1 s") != NULL);
+    finish(bus);
+}
+
+/* ---- eras ---------------------------------------------------------------------------------- */
+
+static void a_pool_that_has_answered_without_a_handshake_takes_none(void)
+{
+    stdio_bus_t *bus = start(CONFIG, 0);
+    int client = connect_pair(bus), old = connect_pair(bus);
+    lands(bus, client, "{\"id\":0,\"method\":\"server/discover\",\"params\":{\"_meta\":{" META "}}}", played,
+          "{\"id\":1,\"method\":\"server/discover\",\"params\":{\"_meta\":{" META "}}}");
+    worker_says("{\"id\":1,\"result\":{}}\n");
+    client_hears(bus, client, "{\"id\":0,\"result\":{}}\n");
+    tells(old, INITIALIZE("3"));
+    CHECK(strstr(client_line(bus, old), "\"code\":-32601") != NULL);
+    finish(bus);
+}
+
+static void a_probe_that_fails_leaves_the_handshake_open(void)
+{
+    stdio_bus_t *bus = start(CONFIG, 0);
+    int client = connect_pair(bus);
+    lands(bus, client, "{\"id\":0,\"method\":\"server/discover\",\"params\":{\"_meta\":{" META "}}}", played,
+          "{\"id\":1,\"method\":\"server/discover\",\"params\":{\"_meta\":{" META "}}}");
+    worker_says("{\"id\":1,\"error\":{\"code\":-32601,\"message\":\"\"}}\n");
+    client_hears(bus, client, "{\"id\":0,\"error\":{\"code\":-32601,\"message\":\"\"}}\n");
+    lands(bus, client, INITIALIZE("1"), played, INITIALIZE("2"));
+    worker_says(ANSWER("2", RESULT));
+    client_hears(bus, client, ANSWER("1", RESULT));
+    /* From here on a probe is answered as a server of that era does. */
+    tells(client, "{\"id\":2,\"method\":\"server/discover\",\"params\":{\"_meta\":{" META "}}}");
+    CHECK(strstr(client_line(bus, client), "\"code\":-32601") != NULL);
+    finish(bus);
+}
+
+static void without_a_handshake_each_message_goes_to_the_least_loaded_worker(void)
+{
+    stdio_bus_t *bus = start(MCP, 0);
+    worker_t other = embed(bus, "p");
+    int client = connect_pair(bus);
+    tells(client, "{\"id\":0,\"method\":\"m\",\"params\":{\"_meta\":{" META "}}}");
+    tells(client, "{\"id\":1,\"method\":\"m\",\"params\":{\"_meta\":{" META "}}}");
+    CHECK(reads(bus, played) != NULL && reads(bus, other) != NULL);
+    finish(bus);
+}
+
+static void with_a_handshake_a_client_stays_with_its_worker(void)
+{
+    stdio_bus_t *bus = start(MCP, 0);
+    worker_t other = embed(bus, "p");
+    int client = introduce(bus);
+    CHECK(reads(bus, other) != NULL);
+    says(other, ANSWER("1", RESULT));
+    CHECK_STR(reads(bus, other), INITIALIZED);
+    lands(bus, client, "{\"id\":1,\"method\":\"a\"}", played, "{\"id\":2,\"method\":\"a\"}");
+    lands(bus, client, "{\"id\":2,\"method\":\"b\"}", played, "{\"id\":3,\"method\":\"b\"}");
+    CHECK(stdio_bus_session_count(bus) == 1);
+    close(client);
+    STEP_UNTIL(bus, stdio_bus_session_count(bus) == 0);
+    finish(bus);
+}
+
+/* ---- what is taken off and mapped -------------------------------------------------------------- */
+
+static void a_pool_told_to_speak_mcp_sees_no_member_of_the_bus(void)
+{
+    stdio_bus_t *bus = start(MCP, 0);
+    int client = connect_pair(bus);
+    lands(bus, client, "{\"id\":1,\"method\":\"m\",\"sessionId\":\"s\",\"pool\":\"p\",\"agentId\":\"a\",\"_ext\":{\"i\":1}}", played,
+          "{\"params\":{\"_meta\":{\"stdio_bus/ext\":{\"i\":1}}},\"id\":1,\"method\":\"m\"}");
+    lands(bus, client, "{\"_ext\":1,\"method\":\"m\",\"params\":{}}", played,
+          "{\"method\":\"m\",\"params\":{\"_meta\":{\"stdio_bus/ext\":1}}}");
+    lands(bus, client, "{\"method\":\"m\",\"params\":{\"a\":1,\"_meta\":{\"b\":2}},\"_ext\":1}", played,
+          "{\"method\":\"m\",\"params\":{\"a\":1,\"_meta\":{\"stdio_bus/ext\":1,\"b\":2}}}");
+    lands(bus, client, "{\"method\":\"m\",\"params\":[],\"_ext\":1}", played, "{\"method\":\"m\",\"params\":[]}");
+    finish(bus);
+}
+
+static void a_pool_that_found_out_keeps_the_agent(void)
+{
+    stdio_bus_t *bus = start(CONFIG, 0);
+    int client = introduce(bus);
+    lands(bus, client, "{\"id\":1,\"method\":\"m\",\"sessionId\":\"s\",\"pool\":\"p\",\"agentId\":\"a\",\"_ext\":1}", played,
+          "{\"id\":2,\"method\":\"m\",\"agentId\":\"a\",\"_ext\":1}");
+    finish(bus);
+}
+
+static void progress_reaches_who_asked_under_its_own_token(void)
+{
+    stdio_bus_t *bus = start(MCP, 0);
+    int one = connect_pair(bus), two = connect_pair(bus);
+    lands(bus, one, "{\"id\":0,\"method\":\"tools/call\",\"params\":{\"_meta\":{\"progressToken\":0},\"name\":\"a\"}}", played,
+          "{\"id\":1,\"method\":\"tools/call\",\"params\":{\"_meta\":{\"progressToken\":1},\"name\":\"a\"}}");
+    lands(bus, two, "{\"id\":0,\"method\":\"tools/call\",\"params\":{\"_meta\":{\"progressToken\":\"t\\u0061\"}}}", played,
+          "{\"id\":2,\"method\":\"tools/call\",\"params\":{\"_meta\":{\"progressToken\":2}}}");
+    worker_says("{\"method\":\"notifications/progress\",\"params\":{\"progressToken\":2,\"progress\":1}}\n"
+                "{\"method\":\"notifications/progress\",\"params\":{\"progressToken\":1,\"progress\":1}}\n");
+    client_hears(bus, two, "{\"method\":\"notifications/progress\",\"params\":{\"progressToken\":\"t\\u0061\",\"progress\":1}}\n");
+    client_hears(bus, one, "{\"method\":\"notifications/progress\",\"params\":{\"progressToken\":0,\"progress\":1}}\n");
+    worker_says("{\"id\":1,\"result\":0}\n{\"method\":\"notifications/progress\",\"params\":{\"progressToken\":1}}\n"
+                "{\"id\":2,\"result\":0}\n");
+    client_hears(bus, one, "{\"id\":0,\"result\":0}\n");
+    client_hears(bus, two, "{\"id\":0,\"result\":0}\n");
+    CHECK(ext_stats(bus).late_answers == 1);
+    finish(bus);
+}
+
+static void progress_of_a_client_reaches_the_worker_that_asked(void)
+{
+    stdio_bus_t *bus = start(MCP, 0);
+    worker_t other = embed(bus, "p");
+    int client = connect_pair(bus);
+    lands(bus, client, "{\"id\":1,\"method\":\"m\",\"sessionId\":\"a\"}", played, "{\"id\":1,\"method\":\"m\"}");
+    lands(bus, client, "{\"id\":2,\"method\":\"m\",\"sessionId\":\"b\"}", other, "{\"id\":1,\"method\":\"m\"}");
+    says(played, "{\"id\":0,\"method\":\"sampling/createMessage\",\"params\":{\"_meta\":{\"progressToken\":0}}}\n");
+    client_hears(bus, client, "{\"id\":1,\"method\":\"sampling/createMessage\",\"params\":{\"_meta\":{\"progressToken\":1}}}\n");
+    says(other, "{\"id\":0,\"method\":\"sampling/createMessage\",\"params\":{\"_meta\":{\"progressToken\":0}}}\n");
+    client_hears(bus, client, "{\"id\":2,\"method\":\"sampling/createMessage\",\"params\":{\"_meta\":{\"progressToken\":2}}}\n");
+    lands(bus, client, "{\"method\":\"notifications/progress\",\"params\":{\"progressToken\":2,\"progress\":1}}", other,
+          "{\"method\":\"notifications/progress\",\"params\":{\"progressToken\":0,\"progress\":1}}");
+    lands(bus, client, "{\"id\":1,\"result\":0}", played, "{\"id\":0,\"result\":0}");
+    /* Nobody waits for that any more. */
+    tells(client, "{\"method\":\"notifications/progress\",\"params\":{\"progressToken\":1,\"progress\":2}}");
+    STEP_UNTIL(bus, ext_stats(bus).dropped_frames == 1);
+    finish(bus);
+}
+
+static void a_subscription_is_known_by_its_requesters_id(void)
+{
+    stdio_bus_t *bus = start(MCP, 0);
+    int one = connect_pair(bus), two = connect_pair(bus);
+    lands(bus, one, "{\"id\":0,\"method\":\"subscriptions/listen\"}", played, "{\"id\":1,\"method\":\"subscriptions/listen\"}");
+    lands(bus, two, "{\"id\":0,\"method\":\"subscriptions/listen\"}", played, "{\"id\":2,\"method\":\"subscriptions/listen\"}");
+    worker_says("{\"method\":\"n\",\"params\":{\"_meta\":{\"io.modelcontextprotocol/subscriptionId\":2}}}\n");
+    client_hears(bus, two, "{\"method\":\"n\",\"params\":{\"_meta\":{\"io.modelcontextprotocol/subscriptionId\":0}}}\n");
+    worker_says("{\"method\":\"n\",\"params\":{\"_meta\":{\"io.modelcontextprotocol/subscriptionId\":1}}}\n");
+    client_hears(bus, one, "{\"method\":\"n\",\"params\":{\"_meta\":{\"io.modelcontextprotocol/subscriptionId\":0}}}\n");
+    finish(bus);
+}
+
+static void a_changed_list_concerns_every_client_of_the_worker(void)
+{
+    static const char changed[] = "{\"method\":\"notifications/tools/list_changed\"}\n";
+    stdio_bus_t *bus = start(MCP, 0);
+    int one = introduce(bus), two = connect_pair(bus);
+    tells(two, INITIALIZE("1"));
+    client_hears(bus, two, ANSWER("1", RESULT));
+    worker_says(changed);
+    client_hears(bus, one, changed);
+    client_hears(bus, two, changed);
+    finish(bus);
+}
+
+static void what_could_be_for_several_is_nobodys_and_a_question_is_answered_at_once(void)
+{
+    stdio_bus_t *bus = start(MCP, 0);
+    int one = introduce(bus), two = connect_pair(bus);
+    tells(two, INITIALIZE("1"));
+    client_hears(bus, two, ANSWER("1", RESULT));
+    worker_says("{\"method\":\"notifications/message\"}\n{\"id\":0,\"method\":\"roots/list\"}\n{\"id\":1,\"method\":\"ping\"}\n");
+    CHECK(strstr(worker_reads(bus), "\"id\":0,\"error\":{\"code\":-32601") != NULL);
+    CHECK_STR(worker_reads(bus), "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}");
+    CHECK(ext_stats(bus).unattributed_frames == 3);
+    (void)one;
+    finish(bus);
+}
+
+/* ---- cancellation ------------------------------------------------------------------------------- */
+
+static void a_clients_cancel_names_the_workers_id(void)
+{
+    stdio_bus_t *bus = start(MCP, 0);
+    int one = connect_pair(bus), two = connect_pair(bus);
+    lands(bus, one, "{\"id\":0,\"method\":\"m\"}", played, "{\"id\":1,\"method\":\"m\"}");
+    lands(bus, two, "{\"id\":0,\"method\":\"m\"}", played, "{\"id\":2,\"method\":\"m\"}");
+    lands(bus, two, "{\"method\":\"notifications/cancelled\",\"params\":{\"requestId\":0,\"reason\":\"r\"},\"pool\":\"p\"}", played,
+          "{\"method\":\"notifications/cancelled\",\"params\":{\"requestId\":2,\"reason\":\"r\"}}");
+    CHECK(stdio_bus_pending_count(bus) == 1);
+    worker_says("{\"id\":2,\"result\":0}\n{\"id\":1,\"result\":0}\n");
+    client_hears(bus, one, "{\"id\":0,\"result\":0}\n");
+    CHECK(ext_stats(bus).late_answers == 1 && ext_stats(bus).tombstones == 0);
+    finish(bus);
+}
+
+static void a_cancel_of_nothing_is_swallowed_and_counted(void)
+{
+    stdio_bus_t *bus = start(MCP, 0);
+    int one = connect_pair(bus), two = connect_pair(bus);
+    lands(bus, one, "{\"id\":1,\"method\":\"m\"}", played, "{\"id\":1,\"method\":\"m\"}");
+    tells(two, "{\"method\":\"notifications/cancelled\",\"params\":{\"requestId\":1}}");
+    tells(two, "{\"method\":\"$/cancel_request\",\"params\":{\"requestId\":1}}");
+    STEP_UNTIL(bus, ext_stats(bus).stale_cancels == 2);
+    worker_says("{\"id\":1,\"result\":0}\n");
+    client_hears(bus, one, "{\"id\":1,\"result\":0}\n");
+    finish(bus);
+}
+
+static void what_a_client_leaves_behind_is_cancelled(void)
+{
+    stdio_bus_t *bus = start(MCP, 0);
+    int client = connect_pair(bus);
+    lands(bus, client, "{\"id\":\"q\",\"method\":\"m\"}", played, "{\"id\":1,\"method\":\"m\"}");
+    close(client);
+    CHECK_STR(worker_reads(bus), "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/cancelled\",\"params\":{\"requestId\":1}}");
+    CHECK(stdio_bus_pending_count(bus) == 0);
+    finish(bus);
+}
+
+static void an_end_of_input_is_a_departure(void)
+{
+    stdio_bus_t *bus = start(MCP, 0);
+    int client = connect_pair(bus);
+    lands(bus, client, "{\"id\":\"q\",\"method\":\"m\"}", played, "{\"id\":1,\"method\":\"m\"}");
+    CHECK(shutdown(client, SHUT_WR) == 0);
+    CHECK(strstr(worker_reads(bus), "notifications/cancelled") != NULL);
+    CHECK(client_line(bus, client) == NULL);
+    CHECK_STR(seen.reason, "closed");
+    finish(bus);
+}
+
+static void what_the_host_gives_up_is_cancelled(void)
+{
+    stdio_bus_t *bus = start(MCP, 0);
+    CHECK(ingest(bus, "{\"id\":\"q\",\"method\":\"m\"}") == STDIO_BUS_OK);
+    CHECK_STR(worker_reads(bus), "{\"id\":1,\"method\":\"m\"}");
+    CHECK(stdio_bus_cancel(bus, "\"q\"", 3) == STDIO_BUS_OK);
+    CHECK_STR(worker_reads(bus), "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/cancelled\",\"params\":{\"requestId\":1}}");
+    CHECK(stdio_bus_cancel(bus, "\"q\"", 3) == STDIO_BUS_ENOTFOUND);
+    finish(bus);
+}
+
+static void a_queued_request_that_is_cancelled_is_never_sent(void)
+{
+    stdio_bus_t *bus = start(MCP, 0);
+    int client = connect_pair(bus);
+    lands(bus, client, INITIALIZE("0"), played, INITIALIZE("1"));
+    tells(client, "{\"id\":1,\"method\":\"m\"}");
+    tells(client, "{\"method\":\"notifications/cancelled\",\"params\":{\"requestId\":1}}");
+    tells(client, "{\"id\":2,\"method\":\"n\"}");
+    STEP_UNTIL(bus, stdio_bus_pending_count(bus) == 2);
+    worker_says(ANSWER("1", RESULT));
+    CHECK_STR(worker_reads(bus), INITIALIZED);
+    CHECK_STR(worker_reads(bus), "{\"id\":2,\"method\":\"n\"}");
+    finish(bus);
+}
+
+static void a_workers_cancel_reaches_the_client_it_had_asked(void)
+{
+    stdio_bus_t *bus = start(MCP, 0);
+    int client = connect_pair(bus);
+    lands(bus, client, "{\"id\":1,\"method\":\"m\"}", played, "{\"id\":1,\"method\":\"m\"}");
+    worker_says("{\"id\":9,\"method\":\"sampling/createMessage\"}\n");
+    client_hears(bus, client, "{\"id\":1,\"method\":\"sampling/createMessage\"}\n");
+    worker_says("{\"method\":\"notifications/cancelled\",\"params\":{\"requestId\":9}}\n");
+    client_hears(bus, client, "{\"method\":\"notifications/cancelled\",\"params\":{\"requestId\":1}}\n");
+    worker_says("{\"method\":\"notifications/cancelled\",\"params\":{\"requestId\":9}}\n");
+    STEP_UNTIL(bus, ext_stats(bus).stale_cancels == 1);
+    tells(client, "{\"id\":1,\"result\":0}");
+    STEP_UNTIL(bus, ext_stats(bus).late_answers == 1);
+    finish(bus);
+}
+
+static void a_question_of_a_worker_that_dies_is_withdrawn(void)
+{
+    stdio_bus_t *bus = start(MCP, 0);
+    int client = connect_pair(bus);
+    lands(bus, client, "{\"id\":1,\"method\":\"m\"}", played, "{\"id\":1,\"method\":\"m\"}");
+    worker_says("{\"id\":0,\"method\":\"elicitation/create\"}\n");
+    client_hears(bus, client, "{\"id\":1,\"method\":\"elicitation/create\"}\n");
+    goes(played);
+    CHECK(strstr(client_line(bus, client), "\"id\":1,\"error\":{\"code\":-32011") != NULL);
+    client_hears(bus, client, "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/cancelled\",\"params\":{\"requestId\":1}}\n");
+    tells(client, "{\"id\":1,\"result\":{\"action\":\"accept\"}}");
+    STEP_UNTIL(bus, ext_stats(bus).late_answers == 1);
+    finish(bus);
+}
+
+static void the_host_is_told_what_belongs_to_which_request(void)
+{
+    stdio_bus_t *bus = create_with_frames(MCP, 0);
+    start_created(bus);
+    CHECK(ingest(bus, "{\"id\":\"a\",\"method\":\"m\",\"params\":{\"_meta\":{\"progressToken\":\"longer than the number\"}}}") == 0);
+    CHECK(worker_reads(bus) != NULL);
+    worker_says("{\"method\":\"notifications/progress\",\"sessionId\":\"s\",\"params\":{\"progressToken\":1}}\n");
+    worker_says("{\"params\":{\"progressToken\":1},\"method\":\"notifications/progress\",\"sessionId\":\"s\"}\n");
+    STEP_UNTIL(bus, seen.count == 2);
+    for (int i = 0; i < 2; i++) {
+        CHECK_STR(seen.frame[i].request, "\"a\"");
+        CHECK_STR(seen.frame[i].session, "\"s\"");
+        CHECK(strstr(seen.frame[i].text, "longer than the number") != NULL);
+    }
+    finish(bus);
+}
+
+/* A conversation with everything in it, of which nothing is expected but that it harms nobody. */
+static void converse(stdio_bus_t *bus, worker_t worker)
+{
+    static const char *const host[] = {
+        INITIALIZE("\"an id that is longer than a text holds without memory\""),
+        "{\"id\":1,\"method\":\"m\",\"_ext\":1,\"params\":{\"_meta\":{\"progressToken\":\"a token longer than twenty bytes\"}}}",
+        "{\"id\":2,\"method\":\"m\",\"sessionId\":\"a session with a name of some length\"}",
+        "{\"method\":\"notifications/cancelled\",\"params\":{\"requestId\":1}}",
+    };
+    static const char *const answers[] = {
+        ANSWER("1", RESULT),
+        "{\"method\":\"notifications/progress\",\"params\":{\"progressToken\":2}}\n",
+        "{\"id\":\"a question with an id of some length\",\"method\":\"q\",\"params\":{\"_meta\":{\"progressToken\":\"and a long token, too\"}}}\n",
+        "{\"id\":4711,\"method\":\"ping\",\"sessionId\":\"nobody's\"}\n",
+    };
+    ssize_t ignored;
+    for (size_t i = 0; i < SB_COUNT(host); i++) {
+        ingest(bus, host[i]);
+        /* It may have been ended for want of memory. */
+        ignored = write(worker.out, answers[i], strlen(answers[i]));
+        (void)ignored;
+        for (int turn = 0; turn < 3; turn++) CHECK(stdio_bus_step(bus, 0) >= 0);
+    }
+    stdio_bus_cancel(bus, "2", 1);
+    CHECK(stdio_bus_step(bus, 0) >= 0);
+}
+
+static void a_conversation_survives_every_failing_allocation(void)
+{
+    size_t made = SIZE_MAX;
+    signal(SIGPIPE, SIG_IGN);
+    for (size_t n = 1; n <= made; n++) {
+        stdio_bus_t *bus = start(MCP, 0);
+        CHECK(n < 1000);
+        sb_test_fail_alloc(n, false);
+        converse(bus, played);
+        made = sb_test_fail_alloc(0, false);
+        goes(played);
+        STEP_UNTIL(bus, stdio_bus_worker_count(bus) == 0);
+        CHECK(stdio_bus_pending_count(bus) == 0);
+        finish(bus);
+        memset(&seen, 0, sizeof seen);
+    }
+}
+
+static void a_pool_that_is_replaced_passes_its_handshake_on(void)
+{
+    stdio_bus_t *bus = start(MCP, 0);
+    int client = introduce(bus);
+    worker_t fresh;
+    CHECK(stdio_bus_reload(bus, NULL, POOLS(DEAD_WITH("p", "\"protocol\":\"mcp\",\"env\":{\"A\":\"b\"}"))) == STDIO_BUS_OK);
+    fresh = embed(bus, "p");
+    CHECK_STR(reads(bus, fresh), INITIALIZE("1"));
+    says(fresh, ANSWER("1", RESULT));
+    CHECK_STR(reads(bus, fresh), INITIALIZED);
+    lands(bus, client, "{\"id\":1,\"method\":\"tools/call\"}", fresh, "{\"id\":2,\"method\":\"tools/call\"}");
+    finish(bus);
+}
+
+static const sb_test tests[] = {
+    TEST(the_first_initialize_decides_and_later_ones_are_answered_from_the_record),
+    TEST(clients_that_initialize_at_once_share_one_handshake),
+    TEST(every_worker_is_initialized_before_anything_else),
+    TEST(a_pool_with_an_initialize_of_its_own_uses_that),
+    TEST(a_refused_initialize_is_told_and_the_next_client_may_try),
+    TEST(a_client_that_leaves_during_its_handshake_leaves_it_to_the_others),
+    TEST(a_worker_that_does_not_answer_initialize_is_replaced),
+    TEST(a_pool_that_has_answered_without_a_handshake_takes_none),
+    TEST(a_probe_that_fails_leaves_the_handshake_open),
+    TEST(without_a_handshake_each_message_goes_to_the_least_loaded_worker),
+    TEST(with_a_handshake_a_client_stays_with_its_worker),
+    TEST(a_pool_told_to_speak_mcp_sees_no_member_of_the_bus),
+    TEST(a_pool_that_found_out_keeps_the_agent),
+    TEST(progress_reaches_who_asked_under_its_own_token),
+    TEST(progress_of_a_client_reaches_the_worker_that_asked),
+    TEST(a_subscription_is_known_by_its_requesters_id),
+    TEST(a_changed_list_concerns_every_client_of_the_worker),
+    TEST(what_could_be_for_several_is_nobodys_and_a_question_is_answered_at_once),
+    TEST(a_clients_cancel_names_the_workers_id),
+    TEST(a_cancel_of_nothing_is_swallowed_and_counted),
+    TEST(what_a_client_leaves_behind_is_cancelled),
+    TEST(an_end_of_input_is_a_departure),
+    TEST(what_the_host_gives_up_is_cancelled),
+    TEST(a_queued_request_that_is_cancelled_is_never_sent),
+    TEST(a_workers_cancel_reaches_the_client_it_had_asked),
+    TEST(a_question_of_a_worker_that_dies_is_withdrawn),
+    TEST(a_conversation_survives_every_failing_allocation),
+    TEST(a_pool_that_is_replaced_passes_its_handshake_on),
+    TEST(the_host_is_told_what_belongs_to_which_request),
+};
+
+TEST_MAIN(tests)
