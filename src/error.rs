@@ -213,7 +213,8 @@ impl fmt::Display for ErrorCode {
     }
 }
 
-/// The `error` member of a JSON-RPC answer.
+/// The `error` member of a JSON-RPC answer: what a worker sent, or what a
+/// handler answers a worker's request with.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct RpcError {
@@ -225,6 +226,65 @@ pub struct RpcError {
     /// More about it, in whatever form its sender chose.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<Value>,
+}
+
+impl RpcError {
+    /// An error without `data`.
+    pub fn new(code: i64, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            data: None,
+        }
+    }
+
+    /// -32601: there is no such method here.
+    pub fn method_not_found(method: &str) -> Self {
+        Self::new(-32601, format!("Method not found: {method}"))
+    }
+
+    /// -32602: the params are not what the method takes.
+    pub fn invalid_params(message: impl Into<String>) -> Self {
+        Self::new(-32602, message)
+    }
+
+    /// -32603: something failed on this side.
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self::new(-32603, message)
+    }
+
+    /// Adds `data`.
+    #[must_use]
+    pub fn with_data(mut self, data: impl Into<Value>) -> Self {
+        self.data = Some(data.into());
+        self
+    }
+}
+
+impl fmt::Display for RpcError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "error {}: {}", self.code, self.message)
+    }
+}
+
+impl StdError for RpcError {}
+
+/// A worker's error passes as it is; anything else is -32603 with its text.
+impl From<Error> for RpcError {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Rpc {
+                code,
+                message,
+                data,
+            } => Self {
+                code,
+                message,
+                data,
+            },
+            Error::Bus(error) => Self::internal(error.to_string()),
+        }
+    }
 }
 
 /// How a worker ended.

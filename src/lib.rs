@@ -76,13 +76,14 @@ mod stats;
 mod sys;
 
 pub use client::{
-    AdoptedClient, EventStream, ListenAddr, ListenMode, Request, RequestOptions, StdioBus,
-    StdioBusBuilder,
+    AdoptedClient, BusStream, EventStream, HandlerGuard, ListenAddr, ListenMode, Message,
+    Notification, NotificationOptions, NotificationStream, Request, RequestOptions, ResponseStream,
+    StdioBus, StdioBusBuilder, StreamEvent, WeakBus, WorkerRequest,
 };
 pub use config::{
     BusConfig, ClientMode, LimitsConfig, PoolConfig, Protocol, RestartPolicy, StderrMode,
 };
-pub use driver::{Event, LogLevel, WorkerRef};
+pub use driver::{Event, LogLevel, OverflowPolicy, WorkerRef};
 pub use error::{BusError, Error, ErrorCode, Result, RpcError, WorkerExit};
 pub use stats::{BusState, Stats, StopReport, WorkerInfo, WorkerState};
 

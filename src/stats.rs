@@ -80,8 +80,13 @@ pub struct Stats {
     pub late_answers: u64,
     /// Requests refused because a queue was full.
     pub overload_refusals: u64,
-    /// Workers' notifications for this process that nothing here takes.
+    /// Workers' notifications for this process that nothing here took: no
+    /// stream, no request and no subscriber.
     pub unhandled_notifications: u64,
+    /// Messages of workers that subscribers of this process had no room for.
+    pub lagged_messages: u64,
+    /// Requests of workers refused because too many were open in this process.
+    pub refused_worker_requests: u64,
     /// Gauge: bytes queued for workers and clients.
     pub outbox_bytes: u64,
     /// Gauge: given-up requests whose answer may still come.

@@ -1,15 +1,19 @@
 //! Describing a bus.
 
 use std::fmt;
+use std::future::Future;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::{ListenMode, Owner, StdioBus, new_session_id};
+use serde_json::Value;
+
+use super::handlers::{RequestHandler, Runtime};
+use super::{ListenMode, Owner, StdioBus, WorkerRequest, new_session_id};
 use crate::config::{BusConfig, LimitsConfig, PoolConfig};
 use crate::driver::{self, LogLevel, LogSink, Spec};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, RpcError};
 use crate::native::{BusOptions, ConfigSource, c_string};
 
 /// How long a request may take, unless it or the builder says otherwise.
@@ -28,6 +32,7 @@ pub struct StdioBusBuilder {
     timeout: Option<Duration>,
     log: Option<LogSink>,
     log_level: Option<LogLevel>,
+    on_request: Option<RequestHandler>,
     daemon: bool,
 }
 
@@ -43,6 +48,7 @@ impl StdioBusBuilder {
             timeout: Some(REQUEST_TIMEOUT),
             log: None,
             log_level: None,
+            on_request: None,
             daemon: false,
         }
     }
@@ -109,6 +115,46 @@ impl StdioBusBuilder {
         self
     }
 
+    /// Answers what workers ask: permissions, files, questions. Without a handler
+    /// they are told that nobody does: `session/request_permission` gets the
+    /// outcome `cancelled`, everything else error -32601. Setting another handler
+    /// replaces it.
+    ///
+    /// ```
+    /// # use stdiobus::{RpcError, StdioBus, WorkerRequest};
+    /// # use serde_json::json;
+    /// let builder = StdioBus::builder().on_request(|request: WorkerRequest| async move {
+    ///     match request.method() {
+    ///         "roots/list" => Ok(json!({"roots": []})),
+    ///         other => Err(RpcError::method_not_found(other)),
+    ///     }
+    /// });
+    /// ```
+    ///
+    /// It is called once for each request that belongs to this process, each in
+    /// a task of its own, so requests are handled at the same time and answers
+    /// may come in any order. The tasks run on the tokio runtime in which the bus
+    /// was built or, if it was built in none, started; with no runtime there, on
+    /// one of the bus's own with one thread.
+    ///
+    /// 1024 requests may be open at once; one more is answered with error -32012,
+    /// `data.reason` "overloaded", and counted
+    /// ([`Stats::refused_worker_requests`](crate::Stats)). A handler that panics
+    /// is caught: the panic is logged, and the worker gets -32603. The answer to
+    /// a worker that is gone, or that has taken its request back, reaches nobody.
+    ///
+    /// What runs when the bus ends is dropped. A [`StdioBus`] that the handler
+    /// captures keeps the bus alive for ever, since the handler lives as long as
+    /// the bus: use [`WorkerRequest::bus`] or a [`WeakBus`](crate::WeakBus).
+    pub fn on_request<H, F>(mut self, handler: H) -> Self
+    where
+        H: Fn(WorkerRequest) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<Value, RpcError>> + Send + 'static,
+    {
+        self.on_request = Some(Arc::new(move |request| Box::pin(handler(request))));
+        self
+    }
+
     /// For the program: this process asks nothing itself, and workers whose
     /// pool doesn't say otherwise share its stderr.
     #[cfg(feature = "cli")]
@@ -134,7 +180,7 @@ impl StdioBusBuilder {
             .collect::<Result<Vec<_>>>()?;
         let log_level = self.effective_log_level();
         let (timeout, modes, log) = (self.timeout, self.listen.clone(), self.log.clone());
-        let daemon = self.daemon;
+        let (daemon, on_request) = (self.daemon, self.on_request.clone());
         let options = BusOptions {
             daemon,
             config: self.config_source()?,
@@ -152,6 +198,8 @@ impl StdioBusBuilder {
                 timeout,
                 session_id: new_session_id(),
                 listen: modes,
+                runtime: Runtime::current(),
+                on_request: Mutex::new(on_request),
             }),
         })
     }

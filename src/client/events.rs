@@ -9,7 +9,28 @@ use std::task::{Context, Poll};
 use futures_core::Stream;
 use tokio::sync::mpsc;
 
-use crate::driver::{Event, EventSink};
+use super::StdioBus;
+use crate::driver::{Command, Event, EventSink};
+
+/// Events that wait for one subscriber, unless it says otherwise.
+const QUEUE: usize = 1024;
+
+impl StdioBus {
+    /// What happens on the bus from now on: workers and clients that come and
+    /// go. Up to 1024 events wait for this subscriber; more are counted and lost
+    /// ([`EventStream::lagged`]).
+    pub fn events(&self) -> EventStream {
+        self.events_with(QUEUE)
+    }
+
+    /// [`events`](Self::events) with room for `queue` events, at least one.
+    pub fn events_with(&self, queue: usize) -> EventStream {
+        let (stream, sink): (EventStream, EventSink) = EventStream::new(queue);
+        // A bus that is gone drops the sink, and the stream ends.
+        self.owner.handle.send(Command::Subscribe { sink });
+        stream
+    }
+}
 
 /// The events of a bus, in their order. Ends when the bus has stopped.
 ///

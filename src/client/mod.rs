@@ -1,37 +1,48 @@
 //! The client: what an application holds.
 
 mod builder;
+mod call;
 mod events;
+mod handlers;
+mod inspect;
+mod io;
 mod listen;
+mod messages;
+mod notifications;
+mod options;
+mod push;
 mod request;
+mod stream;
+mod worker_request;
 
-use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 
 pub use builder::StdioBusBuilder;
 pub use events::EventStream;
+pub use io::{AdoptedClient, BusStream};
 pub use listen::{ListenAddr, ListenMode};
-pub use request::{Request, RequestOptions};
+pub use notifications::{Notification, NotificationOptions, NotificationStream};
+pub use options::RequestOptions;
+pub use push::{HandlerGuard, Message};
+pub use request::Request;
+pub use stream::{ResponseStream, StreamEvent};
+pub use worker_request::WorkerRequest;
 
-use crate::driver::{Command, EventSink, Gauges, Handle};
+use crate::driver::{Command, Handle, RequestQueue};
 use crate::error::{Error, ErrorCode, Result};
-use crate::rpc;
-use crate::stats::{BusState, Stats, StopReport, WorkerInfo};
+use crate::stats::{BusState, StopReport};
+use handlers::{RequestHandler, Runtime};
 
 /// How long `stop()`, and the stop that a drop starts, may take.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long workers get to end after a drain, when nothing is in flight.
 const DRAIN_GRACE: Duration = Duration::from_secs(5);
-
-/// Events that wait for one subscriber, unless it says otherwise.
-const EVENT_QUEUE: usize = 1024;
 
 /// A handle to a bus: its workers, and the way to them.
 ///
@@ -40,22 +51,49 @@ const EVENT_QUEUE: usize = 1024;
 /// bus stops in the background, as [`stop`](Self::stop) would, and the drop
 /// doesn't wait for it.
 ///
-/// No method needs a particular async runtime, or any: the futures can be
-/// polled by whatever executor there is.
+/// The futures can be polled by whatever executor there is; only
+/// [`connect_io`](Self::connect_io) needs tokio. Handlers run on the tokio runtime
+/// that was there when the bus was built or started, and where there was none on
+/// a thread of the bus's own.
 #[derive(Debug, Clone)]
 pub struct StdioBus {
     owner: Arc<Owner>,
 }
 
-/// What the clones share. Requests in flight don't hold it, so that dropping
-/// the last clone ends them.
-#[derive(Debug)]
+/// A bus that this doesn't keep alive: see [`StdioBus::downgrade`].
+#[derive(Debug, Clone)]
+pub struct WeakBus {
+    owner: Weak<Owner>,
+}
+
+impl WeakBus {
+    /// The bus; `None` once its last [`StdioBus`] has been dropped.
+    pub fn upgrade(&self) -> Option<StdioBus> {
+        let owner = self.owner.upgrade()?;
+        Some(StdioBus { owner })
+    }
+}
+
+/// What the clones share. Requests in flight and handlers don't hold it, so
+/// that dropping the last clone ends them.
 struct Owner {
     handle: Handle,
     thread: Mutex<Option<JoinHandle<()>>>,
     timeout: Option<Duration>,
     session_id: String,
     listen: Vec<ListenMode>,
+    runtime: Runtime,
+    /// Until the start, which sets it to work.
+    on_request: Mutex<Option<RequestHandler>>,
+}
+
+impl fmt::Debug for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Owner")
+            .field("session_id", &self.session_id)
+            .field("state", &self.handle.shared().state())
+            .finish_non_exhaustive()
+    }
 }
 
 impl StdioBus {
@@ -74,6 +112,8 @@ impl StdioBus {
     /// - `Unavailable`: a program can't be executed or an address can't be
     ///   bound; the text names it and the system's reason.
     /// - `InvalidState`: started before, or stopped.
+    /// - `ResourceExhausted`: no thread can be started for the handler of
+    ///   workers' requests.
     ///
     /// # Cancel safety
     /// Dropping the future doesn't stop the start.
@@ -85,11 +125,40 @@ impl StdioBus {
             }
             _ => return Err(Error::invalid_state("the bus has been started already")),
         }
+        self.serve_requests()?;
         let result = self.ask(|reply| Command::Start { reply }).await;
         if result.is_err() && self.state() == BusState::Stopped {
             self.join();
         }
         result
+    }
+
+    /// Sets the handler of workers' requests to work, where there is one.
+    fn serve_requests(&self) -> Result<()> {
+        let handler = self.owner.on_request.lock();
+        let handler = handler.unwrap_or_else(PoisonError::into_inner).take();
+        let Some(handler) = handler else {
+            return Ok(());
+        };
+        let bus = &self.owner.handle;
+        let runtime = self.owner.runtime.handle(bus)?;
+        let (queue, requests) = RequestQueue::new(bus);
+        runtime.spawn(handlers::serve(
+            requests,
+            handler,
+            self.downgrade(),
+            bus.clone(),
+        ));
+        bus.send(Command::Handle { queue });
+        Ok(())
+    }
+
+    /// A way to this bus that doesn't keep it alive: for what the bus itself
+    /// calls, as a handler or a task that should end with it.
+    pub fn downgrade(&self) -> WeakBus {
+        WeakBus {
+            owner: Arc::downgrade(&self.owner),
+        }
     }
 
     /// Stops the bus within 30 seconds: see
@@ -138,240 +207,6 @@ impl StdioBus {
         .await
     }
 
-    /// Sends a request to a worker and waits for its answer.
-    ///
-    /// The request belongs to this bus's own session
-    /// ([`client_session_id`](Self::client_session_id)), so one worker of the
-    /// pool gets them all; [`RequestOptions`] has other ways. It ends after the
-    /// builder's timeout, 30 seconds unless set; `session/prompt` has none, since
-    /// a person may have to be asked.
-    ///
-    /// # Errors
-    /// - [`Error::Rpc`]: the worker answered with an error.
-    /// - `Timeout`: no answer in time.
-    /// - `TransportError`: the worker exited (see [`Error::exit`]), or the bus is
-    ///   shutting down.
-    /// - `ResourceExhausted`: too much is queued for the worker.
-    /// - `InvalidArgument`: the params can't be written as JSON, the message is
-    ///   too large, or no pool can be chosen for it.
-    /// - `InvalidState`: the bus isn't running.
-    ///
-    /// # Cancel safety
-    /// Dropping the future gives the request up: a late answer is swallowed.
-    pub fn request<P>(&self, method: &str, params: P) -> Request
-    where
-        P: Serialize,
-    {
-        self.request_with(method, params, RequestOptions::new())
-    }
-
-    /// [`request`](Self::request) with options.
-    ///
-    /// # Errors
-    /// As there; options that exclude each other are `InvalidArgument`.
-    pub fn request_with<P>(&self, method: &str, params: P, options: RequestOptions) -> Request
-    where
-        P: Serialize,
-    {
-        self.make_request(method, &params, &options)
-    }
-
-    /// [`request`](Self::request), with the result as a type of yours.
-    ///
-    /// # Errors
-    /// As there; a result that isn't of this type is `InvalidArgument`.
-    pub fn request_as<T, P>(&self, method: &str, params: P) -> Request<T>
-    where
-        T: DeserializeOwned,
-        P: Serialize,
-    {
-        self.make_request(method, &params, &RequestOptions::new())
-    }
-
-    fn make_request<T: DeserializeOwned>(
-        &self,
-        method: &str,
-        params: &impl Serialize,
-        options: &RequestOptions,
-    ) -> Request<T> {
-        let id = self.owner.handle.shared().next_id();
-        let frame = options
-            .route(&self.owner.session_id)
-            .and_then(|route| rpc::request(id, method, route, params));
-        let limit = options.limit(method, self.owner.timeout);
-        Request::new(&self.owner.handle, id, frame, limit)
-    }
-
-    /// Sends a notification: no answer comes. Resolves once the bus has
-    /// accepted it.
-    ///
-    /// # Errors
-    /// `InvalidArgument`, `InvalidState`, `ResourceExhausted` and
-    /// `TransportError` as for [`request`](Self::request).
-    ///
-    /// # Cancel safety
-    /// Once polled, it is sent.
-    pub async fn notify<P>(&self, method: &str, params: P) -> Result<()>
-    where
-        P: Serialize + Send,
-    {
-        self.notify_with(method, params, RequestOptions::new())
-            .await
-    }
-
-    /// [`notify`](Self::notify) with options.
-    ///
-    /// # Errors
-    /// As there; a timeout is `InvalidArgument`, since nothing is waited for.
-    pub async fn notify_with<P>(
-        &self,
-        method: &str,
-        params: P,
-        options: RequestOptions,
-    ) -> Result<()>
-    where
-        P: Serialize + Send,
-    {
-        if options.has_timeout() {
-            return Err(Error::invalid_argument(
-                "a notification can't have a timeout",
-            ));
-        }
-        let route = options.route(&self.owner.session_id)?;
-        let frame = rpc::notification(method, route, &params)?;
-        drop(params);
-        self.submit(frame).await
-    }
-
-    /// Sends a message as it is: a notification, or the answer to a worker's
-    /// request.
-    ///
-    /// # Errors
-    /// As for [`notify`](Self::notify). `InvalidArgument` also for text with a
-    /// newline, for text that isn't one JSON object, and for a request, whose
-    /// answer would reach nobody.
-    pub async fn send(&self, message: &str) -> Result<()> {
-        rpc::check_raw(message)?;
-        self.submit(message.as_bytes().to_vec()).await
-    }
-
-    async fn submit(&self, frame: Vec<u8>) -> Result<()> {
-        check_running(self.state())?;
-        self.ask(|reply| Command::Send { frame, reply }).await
-    }
-
-    /// Serves one more client, over two descriptors: what it sends comes from
-    /// `from`, what it gets goes to `to`. The bus makes them non-blocking while
-    /// it has them, and closes them when the client is gone.
-    ///
-    /// # Errors
-    /// `InvalidState` unless the bus is running; `Unavailable` if the system
-    /// refuses.
-    pub async fn adopt_client(
-        &self,
-        from: impl Into<OwnedFd>,
-        to: impl Into<OwnedFd>,
-    ) -> Result<AdoptedClient> {
-        check_running(self.state())?;
-        let (from, to) = (from.into(), to.into());
-        let adopted = self.ask(|reply| Command::Adopt { from, to, reply }).await?;
-        Ok(AdoptedClient {
-            id: adopted.client,
-            gone: adopted.gone,
-        })
-    }
-
-    /// What happens on the bus from now on: workers and clients that come and
-    /// go. Up to 1024 events wait for this subscriber; more are counted and lost
-    /// ([`EventStream::lagged`]).
-    pub fn events(&self) -> EventStream {
-        self.events_with(EVENT_QUEUE)
-    }
-
-    /// [`events`](Self::events) with room for `queue` events, at least one.
-    pub fn events_with(&self, queue: usize) -> EventStream {
-        let (stream, sink): (EventStream, EventSink) = EventStream::new(queue);
-        // A bus that is gone drops the sink, and the stream ends.
-        self.owner.handle.send(Command::Subscribe { sink });
-        stream
-    }
-
-    /// Where the bus is in its life.
-    pub fn state(&self) -> BusState {
-        self.owner.handle.shared().state()
-    }
-
-    /// Whether requests are served.
-    pub fn is_running(&self) -> bool {
-        self.state() == BusState::Running
-    }
-
-    /// The session that requests belong to unless they say otherwise:
-    /// `client-<unix ms>-<6 random characters>`.
-    pub fn client_session_id(&self) -> &str {
-        &self.owner.session_id
-    }
-
-    /// The addresses the listeners are bound to, in the order they were asked
-    /// for: with the real port where 0 was. Empty before the start.
-    pub fn listen_addrs(&self) -> Vec<ListenAddr> {
-        let bound = self.owner.handle.shared().addresses.get();
-        let bound = bound.map(Vec::as_slice).unwrap_or_default();
-        self.owner
-            .listen
-            .iter()
-            .zip(bound)
-            .filter_map(|(mode, text)| mode.bound(text))
-            .collect()
-    }
-
-    /// Workers that run. `None` where this can't be known.
-    pub fn worker_count(&self) -> Option<usize> {
-        Some(Gauges::get(&self.gauges().workers))
-    }
-
-    /// Clients that are connected. `None` where this can't be known.
-    pub fn client_count(&self) -> Option<usize> {
-        Some(Gauges::get(&self.gauges().clients))
-    }
-
-    /// Sessions that are bound to a worker. `None` where this can't be known.
-    pub fn session_count(&self) -> Option<usize> {
-        Some(Gauges::get(&self.gauges().sessions))
-    }
-
-    /// Requests that wait for an answer, those of socket clients included.
-    /// `None` where this can't be known.
-    pub fn pending_count(&self) -> Option<usize> {
-        Some(Gauges::get(&self.gauges().pending))
-    }
-
-    fn gauges(&self) -> &Gauges {
-        &self.owner.handle.shared().gauges
-    }
-
-    /// Counters since the bus was built; of a stopped bus, the last ones.
-    ///
-    /// # Errors
-    /// None today.
-    pub async fn stats(&self) -> Result<Stats> {
-        match self.ask(|reply| Command::Stats { reply }).await {
-            Err(_) => Ok(self.owner.handle.shared().last().stats.clone()),
-            stats => stats,
-        }
-    }
-
-    /// The workers as they are now; of a stopped bus, as they were at its end.
-    ///
-    /// # Errors
-    /// None today.
-    pub async fn workers(&self) -> Result<Vec<WorkerInfo>> {
-        match self.ask(|reply| Command::Workers { reply }).await {
-            Err(_) => Ok(self.owner.handle.shared().last().workers.clone()),
-            workers => workers,
-        }
-    }
-
     /// Sends a command and waits for its result. That of a thread that has
     /// ended is "shutting down".
     async fn ask<T>(
@@ -417,27 +252,6 @@ impl Drop for Owner {
         self.handle.send(Command::Abandon {
             limit: STOP_TIMEOUT,
         });
-    }
-}
-
-/// A client that is served over descriptors; see [`StdioBus::adopt_client`].
-/// Dropping this doesn't disconnect it.
-#[derive(Debug)]
-pub struct AdoptedClient {
-    id: u32,
-    gone: oneshot::Receiver<String>,
-}
-
-impl AdoptedClient {
-    /// Its number, as in [`Event::ClientDisconnected`](crate::Event).
-    pub fn id(&self) -> u32 {
-        self.id
-    }
-
-    /// Waits until the client is gone, and tells why: `closed`, `error`,
-    /// `timeout`, `overflow` or `shutdown`.
-    pub async fn closed(self) -> String {
-        self.gone.await.unwrap_or_else(|_| "shutdown".into())
     }
 }
 

@@ -1,13 +1,15 @@
 //! What the async side asks of the bus thread.
 
-use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::event::EventSink;
+use super::event::{EventSink, LogLevel};
+use super::hub::{MessageSink, RequestQueue};
+use super::mailbox::Post;
+use super::pending::{Patience, Wants};
 use crate::error::{Error, Result};
-use crate::native::{Failure, Status};
+use crate::native::{Adopt, Failure, Status};
 use crate::stats::{Stats, WorkerInfo};
 
 /// Where the result of a command goes. The receiver may be gone.
@@ -18,25 +20,29 @@ pub(crate) type Reply<T> = oneshot::Sender<Result<T>>;
 pub(crate) enum Command {
     /// Open the listeners, then start the workers.
     Start { reply: Reply<()> },
-    /// Send a request. `id` is the one in the frame.
-    Request {
-        id: u64,
-        frame: Vec<u8>,
-        deadline: Option<Instant>,
-        reply: oneshot::Sender<Outcome>,
-    },
+    /// Send a request.
+    Request(NewRequest),
     /// Send a frame that gets no answer.
     Send { frame: Vec<u8>, reply: Reply<()> },
     /// Give a request up; nobody waits for it any more.
     Cancel { id: u64 },
-    /// Serve a client over two descriptors.
+    /// Answer a worker's request. `id` is the token in the frame.
+    Answer { id: Vec<u8>, frame: Vec<u8> },
+    /// Serve a client over descriptors.
     Adopt {
-        from: OwnedFd,
-        to: OwnedFd,
+        client: Adopt,
         reply: Reply<Adopted>,
     },
     /// Tell about what happens from now on.
     Subscribe { sink: EventSink },
+    /// Tell what workers say from now on.
+    Listen { sink: MessageSink },
+    /// Hand workers' requests to a handler.
+    Handle { queue: RequestQueue },
+    /// Log a line.
+    Log { level: LogLevel, line: String },
+    /// Say when the bus has ended.
+    TellEnd { tell: oneshot::Sender<()> },
     /// Count.
     Stats { reply: Reply<Stats> },
     /// List the workers.
@@ -57,6 +63,18 @@ pub(crate) enum Command {
     Abandon { limit: Duration },
 }
 
+/// A request to send.
+#[derive(Debug)]
+pub(crate) struct NewRequest {
+    /// The one in the frame.
+    pub(crate) id: u64,
+    pub(crate) frame: Vec<u8>,
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) patience: Option<Patience>,
+    pub(crate) wants: Wants,
+    pub(crate) post: Post,
+}
+
 /// How a request ended.
 pub(crate) type Outcome = std::result::Result<Answer, Ended>;
 
@@ -73,6 +91,8 @@ pub(crate) struct Answer {
 pub(crate) enum Ended {
     TimedOut,
     ShuttingDown,
+    /// Its task left too much of what belongs to it waiting.
+    Overflow,
     Refused(Error),
 }
 
@@ -89,7 +109,7 @@ pub(super) fn error_of(failure: &Failure) -> Error {
     use crate::error::ErrorCode as Code;
 
     let code = match failure.status {
-        Status::CONFIG | Status::ROUTING | Status::BUFFER | Status::INVALID => {
+        Status::CONFIG | Status::ROUTING | Status::BUFFER | Status::INVALID | Status::NOT_FOUND => {
             Code::InvalidArgument
         }
         Status::FULL => Code::ResourceExhausted,

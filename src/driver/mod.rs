@@ -5,6 +5,10 @@
 
 mod command;
 mod event;
+mod hub;
+mod mailbox;
+mod message;
+mod pending;
 mod run;
 mod shared;
 mod wake;
@@ -15,9 +19,14 @@ use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{Sender, bounded, unbounded};
 
-pub(crate) use command::{Command, Ended, Outcome};
+pub(crate) use command::{Answer, Command, Ended, NewRequest};
 pub(crate) use event::EventSink;
 pub use event::{Event, LogLevel, WorkerRef};
+pub use hub::OverflowPolicy;
+pub(crate) use hub::{Asked, MessageSink, RequestQueue};
+pub(crate) use mailbox::{Item, Mailbox, mailbox};
+pub(crate) use message::SharedMessage;
+pub(crate) use pending::{Patience, StreamKey, Wants};
 pub(crate) use shared::{Gauges, Shared};
 
 use crate::error::{Error, ErrorCode, Result};

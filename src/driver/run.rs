@@ -2,20 +2,22 @@
 
 use std::collections::HashMap;
 use std::mem;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 use tokio::sync::oneshot;
 
-use super::command::{Adopted, Answer, Command, Ended, Outcome, Reply, error_of};
-use super::event::{Event, EventSink, LogLevel, event_of};
+use super::command::{Adopted, Answer, Command, Ended, NewRequest, Reply, error_of};
+use super::event::{Event, LogLevel, WorkerRef, event_of};
+use super::hub::{Handed, Hub};
+use super::message::{SharedMessage, WorkerMessage};
+use super::pending::{InFlight, Posted};
 use super::shared::{Gauges, Shared};
 use super::{LogSink, Spec, log};
-use crate::error::{Error, Result};
-use crate::native::{FrameKind, Incoming, Listen, RawBus, RawEvent, RawFrame, Status};
-use crate::rpc::{Pending, refusal};
+use crate::error::{Error, Result, RpcError};
+use crate::native::{Adopt, FrameKind, Incoming, Listen, RawBus, RawEvent, RawFrame, Status};
+use crate::rpc::{overload, refusal, reply};
 use crate::stats::{BusState, Stats, StopReport, WorkerInfo, WorkerState};
 use crate::sys;
 
@@ -33,16 +35,15 @@ pub(super) struct Driver {
     shared: Arc<Shared>,
     listen: Vec<Listen>,
     log: Option<LogSink>,
-    /// Requests in flight: who waits, and until when.
-    pending: Pending<oneshot::Sender<Outcome>>,
+    requests: InFlight,
     /// Reused between turns.
     incoming: Vec<Incoming>,
-    subscribers: Vec<EventSink>,
+    hub: Hub,
     /// Who wants to know when an adopted client is gone.
     adopted: HashMap<u32, oneshot::Sender<String>>,
     /// Who is told, once everything is cleaned up, that the start failed.
     failed_start: Option<(Reply<()>, Error)>,
-    /// Who waits for the end.
+    /// Who wants to know of the end.
     stops: Vec<oneshot::Sender<()>>,
     report: StopReport,
     unhandled_notifications: u64,
@@ -61,9 +62,9 @@ impl Driver {
             shared,
             listen: spec.listen,
             log: spec.log,
-            pending: Pending::new(),
+            requests: InFlight::new(),
             incoming: Vec::new(),
-            subscribers: Vec::new(),
+            hub: Hub::default(),
             adopted: HashMap::new(),
             failed_start: None,
             stops: Vec::new(),
@@ -163,7 +164,7 @@ impl Driver {
     /// Waits only if there is nothing to do and nothing comes in meanwhile.
     fn step(&self) -> std::result::Result<(), crate::native::Failure> {
         let wait = self
-            .pending
+            .requests
             .next_deadline()
             .map(|d| d.saturating_duration_since(Instant::now()));
         if wait == Some(Duration::ZERO) {
@@ -180,27 +181,26 @@ impl Driver {
 
     fn execute(&mut self, command: Command) {
         match command {
-            Command::Request {
-                id,
-                frame,
-                deadline,
-                reply,
-            } => {
-                self.request(id, &frame, deadline, reply);
-            }
+            Command::Request(request) => self.request(request),
             Command::Cancel { id } => {
-                if self.pending.remove(id).is_some() {
+                // Nobody will see how it ended.
+                if self.requests.end(id, Err(Ended::ShuttingDown)) {
                     self.bus().cancel(id.to_string().as_bytes());
                 }
             }
+            Command::Answer { id, frame } => self.answer(&id, &frame),
             Command::Send { frame, reply } => {
                 let result = self.bus().submit(&frame, false).map_err(|f| error_of(&f));
                 let _ = reply.send(result);
             }
-            Command::Adopt { from, to, reply } => {
-                let _ = reply.send(self.adopt(from, to));
+            Command::Adopt { client, reply } => {
+                let _ = reply.send(self.adopt(client));
             }
-            Command::Subscribe { sink } => self.subscribers.push(sink),
+            Command::Subscribe { sink } => self.hub.events.push(sink),
+            Command::Listen { sink } => self.hub.messages.push(sink),
+            Command::Handle { queue } => self.hub.handler = Some(queue),
+            Command::Log { level, line } => log(self.log.as_ref(), level, &line),
+            Command::TellEnd { tell } => self.stops.push(tell),
             Command::Stats { reply } => {
                 let _ = reply.send(Ok(self.stats()));
             }
@@ -228,32 +228,25 @@ impl Driver {
         }
     }
 
-    fn request(
-        &mut self,
-        id: u64,
-        frame: &[u8],
-        deadline: Option<Instant>,
-        reply: oneshot::Sender<Outcome>,
-    ) {
+    fn request(&mut self, request: NewRequest) {
         if self.shared.state() != BusState::Running {
-            let _ = reply.send(Err(Ended::ShuttingDown));
+            // A post that is dropped says so.
             return;
         }
-        match self.bus().submit(frame, true) {
-            Ok(()) => self.pending.insert(id, deadline, reply),
-            Err(failure) if failure.status == Status::STATE => {
-                let _ = reply.send(Err(Ended::ShuttingDown));
-            }
-            Err(failure) => {
-                let _ = reply.send(Err(Ended::Refused(error_of(&failure))));
-            }
+        if let Some(error) = self.requests.refuse(&request.wants) {
+            return request.post.end(Err(Ended::Refused(error)));
+        }
+        match self.bus().submit(&request.frame, true) {
+            Ok(()) => self.requests.insert(request),
+            Err(failure) if failure.status == Status::STATE => {}
+            Err(failure) => request.post.end(Err(Ended::Refused(error_of(&failure)))),
         }
     }
 
-    fn adopt(&mut self, from: OwnedFd, to: OwnedFd) -> Result<Adopted> {
+    fn adopt(&mut self, client: Adopt) -> Result<Adopted> {
         let client = self
             .bus()
-            .adopt_client(from, to)
+            .adopt_client(client)
             .map_err(|failure| error_of(&failure))?;
         let client = u32::try_from(client).unwrap_or(0);
         let (tell, gone) = oneshot::channel();
@@ -261,10 +254,27 @@ impl Driver {
         Ok(Adopted { client, gone })
     }
 
+    /// Answers a worker's request. One that is too large must not leave the
+    /// worker waiting.
+    fn answer(&self, id: &[u8], frame: &[u8]) {
+        let mut result = self.bus().submit(frame, false);
+        if matches!(&result, Err(failure) if failure.status == Status::BUFFER) {
+            let error = RpcError::internal("The answer is larger than max_input_buffer");
+            result = self.bus().submit(&reply(id, &Err(error)), false);
+        }
+        if let Err(failure) = result {
+            let line = format!(
+                "a worker's request can't be answered: {}",
+                failure.message()
+            );
+            log(self.log.as_ref(), LogLevel::Warn, &line);
+        }
+    }
+
     /// Ends every request that waits, then lets the workers go.
     fn stop(&mut self, limit: Duration) {
         self.shared.set_state(BusState::Stopping);
-        self.end_pending();
+        self.requests.end_all();
         if let Err(failure) = self.bus().stop_within(limit) {
             let line = format!("stop: {}", failure.message());
             log(self.log.as_ref(), LogLevel::Warn, &line);
@@ -281,22 +291,15 @@ impl Driver {
         }
     }
 
-    fn end_pending(&mut self) {
-        for reply in self.pending.take_all() {
-            let _ = reply.send(Err(Ended::ShuttingDown));
-        }
-    }
-
     /// Ends the requests whose time is up. Runs after what came was handed
     /// out: an answer that is there beats its deadline.
     fn expire(&mut self, now: impl FnOnce() -> Instant) {
-        if self.pending.next_deadline().is_none() {
+        if self.requests.next_deadline().is_none() {
             return;
         }
         let now = now();
-        while let Some((id, reply)) = self.pending.pop_expired(now) {
+        while let Some(id) = self.requests.expire(now) {
             self.bus().cancel(id.to_string().as_bytes());
-            let _ = reply.send(Err(Ended::TimedOut));
         }
     }
 
@@ -321,27 +324,81 @@ impl Driver {
 
     fn deliver_frame(&mut self, frame: RawFrame) {
         match frame.kind {
-            // Without an entry it was given up in the meantime.
             FrameKind::Response { id } => {
-                if let Some(reply) = id.and_then(|id| self.pending.remove(id)) {
-                    let _ = reply.send(Ok(Answer {
-                        frame: frame.data,
-                        from_bus: frame.from_bus,
-                    }));
-                }
+                let answer = Answer {
+                    frame: frame.data,
+                    from_bus: frame.from_bus,
+                };
+                // One that isn't there was given up in the meantime.
+                let _ = id.is_some_and(|id| self.requests.end(id, Ok(answer)));
             }
-            // Nothing here takes a worker's requests yet, and silence would
-            // leave the worker waiting.
-            FrameKind::Request { id } => {
-                if let Err(failure) = self.bus().submit(&refusal(&id, &frame.data), false) {
-                    let line = format!(
-                        "a worker's request can't be answered: {}",
-                        failure.message()
-                    );
-                    log(self.log.as_ref(), LogLevel::Debug, &line);
-                }
+            FrameKind::Request { .. } => self.deliver_request(frame),
+            FrameKind::Notification => self.deliver_notification(frame),
+        }
+    }
+
+    /// To those who listen, and to the handler; without one the worker has its
+    /// answer at once, since silence would leave it waiting.
+    fn deliver_request(&mut self, frame: RawFrame) {
+        let message = self.message(frame);
+        self.hub.tell(&message);
+        let id = message.id.as_deref().unwrap_or_default();
+        match self.hub.ask(&message) {
+            Handed::Taken => {}
+            Handed::Full => self.answer(id, &overload(id)),
+            Handed::Unhandled => self.answer(id, &refusal(id, &message.frame)),
+        }
+    }
+
+    /// To the request it belongs to and to those who listen. What nobody takes
+    /// is counted.
+    fn deliver_notification(&mut self, frame: RawFrame) {
+        let wanting = frame
+            .request
+            .filter(|id| self.requests.wants(*id, &frame.data));
+        let progress = frame
+            .request
+            .is_some_and(|id| self.requests.progress(id, &frame.data, Instant::now));
+        let mut taken = progress || wanting.is_some();
+        if wanting.is_some() || self.hub.listens() {
+            let message = self.message(frame);
+            taken |= self.hub.tell(&message);
+            if let Some(id) = wanting {
+                self.post(id, &message);
             }
-            FrameKind::Notification => self.unhandled_notifications += 1,
+        }
+        self.unhandled_notifications += u64::from(!taken);
+    }
+
+    fn post(&mut self, id: u64, message: &SharedMessage) {
+        if self.requests.post(id, message) == Posted::Overflow {
+            self.bus().cancel(id.to_string().as_bytes());
+        }
+    }
+
+    fn message(&self, frame: RawFrame) -> SharedMessage {
+        let worker = self.worker_ref(frame.worker, frame.generation);
+        let id = match frame.kind {
+            FrameKind::Request { id } => Some(id),
+            _ => None,
+        };
+        Arc::new(WorkerMessage::new(frame.data, id, frame.request, worker))
+    }
+
+    fn worker_ref(&self, worker: i32, generation: u32) -> WorkerRef {
+        let (pool, pid) = match self.bus().worker(worker) {
+            // It may have been started again since it said that.
+            Some((info, pool)) if info.generation == generation => {
+                (pool, u32::try_from(info.pid).ok().filter(|pid| *pid != 0))
+            }
+            Some((_, pool)) => (pool, None),
+            None => (String::new(), None),
+        };
+        WorkerRef {
+            id: usize::try_from(worker).unwrap_or(0),
+            pool,
+            generation,
+            pid,
         }
     }
 
@@ -358,8 +415,7 @@ impl Driver {
             }
             _ => {}
         }
-        self.subscribers
-            .retain(|subscriber| subscriber.offer(&event));
+        self.hub.event(&event);
     }
 
     fn publish(&self) {
@@ -389,6 +445,8 @@ impl Driver {
             late_answers: ext.late_answers,
             overload_refusals: ext.overload_refusals,
             unhandled_notifications: self.unhandled_notifications,
+            lagged_messages: self.hub.lagged,
+            refused_worker_requests: self.hub.overloads,
             outbox_bytes: ext.outbox_bytes,
             tombstones: ext.tombstones,
             pending: self.bus().pending_count() as u64,
@@ -419,10 +477,10 @@ impl Drop for Driver {
             last.workers = workers;
             last.report = mem::take(&mut self.report);
         }
-        self.end_pending();
+        self.requests.end_all();
         self.bus = None;
         self.shared.gauges.clear();
-        self.subscribers.clear();
+        self.hub.close();
         self.shared.set_state(BusState::Stopped);
         if let Some((reply, error)) = self.failed_start.take() {
             let _ = reply.send(Err(error));

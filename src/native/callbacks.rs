@@ -27,6 +27,12 @@ pub(crate) struct RawFrame {
     pub(crate) kind: FrameKind,
     /// Made by the bus, not by a worker.
     pub(crate) from_bus: bool,
+    /// The worker it came from, and how often that had been started; -1 for none.
+    pub(crate) worker: i32,
+    pub(crate) generation: u32,
+    /// Of what a worker says on its own: which pending request of ours it
+    /// belongs to.
+    pub(crate) request: Option<u64>,
     pub(crate) data: Vec<u8>,
 }
 
@@ -147,6 +153,8 @@ pub(super) unsafe extern "C" fn on_frame(
     let data = unsafe { bytes(frame.data, frame.len) };
     // SAFETY: the same for the id token.
     let id = unsafe { bytes(frame.id, frame.id_len) };
+    // SAFETY: and for that of the request it belongs to.
+    let request = unsafe { bytes(frame.request, frame.request_len) };
     context.guard(|context| {
         let kind = match frame.kind {
             sys::STDIO_BUS_FRAME_RESPONSE => FrameKind::Response { id: own_id(id) },
@@ -157,6 +165,9 @@ pub(super) unsafe extern "C" fn on_frame(
         context.push(Incoming::Frame(RawFrame {
             kind,
             from_bus,
+            worker: frame.worker,
+            generation: frame.generation,
+            request: own_id(request),
             data: data.to_vec(),
         }));
     });

@@ -10,13 +10,13 @@ mod options;
 mod status;
 
 use std::ffi::{CStr, c_int};
-use std::os::fd::{IntoRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, IntoRawFd};
 use std::ptr::NonNull;
 use std::rc::Rc;
 use std::time::Duration;
 
 pub(crate) use callbacks::{FrameKind, Incoming, RawEvent, RawFrame};
-pub(crate) use options::{BusOptions, ConfigSource, Listen, c_string};
+pub(crate) use options::{Adopt, BusOptions, ConfigSource, Listen, c_string};
 pub(crate) use status::Status;
 
 use crate::sys;
@@ -37,8 +37,8 @@ pub(crate) fn version() -> &'static str {
 ///
 /// Returns `None` where the number is not that of an open descriptor.
 #[cfg(feature = "cli")]
-pub(crate) fn take_fd(number: std::os::fd::RawFd) -> Option<OwnedFd> {
-    use std::os::fd::{BorrowedFd, FromRawFd};
+pub(crate) fn take_fd(number: std::os::fd::RawFd) -> Option<std::os::fd::OwnedFd> {
+    use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
 
     if number < 0 {
         return None;
@@ -185,17 +185,20 @@ impl RawBus {
         Ok(String::from_utf8_lossy(&out[..len]).into_owned())
     }
 
-    /// Serves a client over two descriptors, which the bus then owns. Returns
-    /// the client's id. On failure the descriptors are closed.
-    pub(crate) fn adopt_client(&self, from: OwnedFd, to: OwnedFd) -> Result<i32, Failure> {
-        use std::os::fd::AsRawFd;
-
-        let (raw_from, raw_to) = (from.as_raw_fd(), to.as_raw_fd());
-        // SAFETY: `ptr` is live (struct invariant); both descriptors are open.
-        let id = self
-            .call(|| unsafe { sys::stdio_bus_adopt_client(self.ptr.as_ptr(), raw_from, raw_to) })?;
+    /// Serves a client over descriptors, which the bus then owns. Returns the
+    /// client's id. On failure the descriptors are closed.
+    pub(crate) fn adopt_client(&self, client: Adopt) -> Result<i32, Failure> {
+        let from = client.from.as_raw_fd();
+        let to = client.to.as_ref().map_or(from, AsRawFd::as_raw_fd);
+        let options = client.to_c();
+        // SAFETY: `ptr` is live (struct invariant); the descriptors are open and
+        // the options' string lives, since `client` outlives the call.
+        let id = self.call(|| unsafe {
+            sys::stdio_bus_adopt_client_with(self.ptr.as_ptr(), from, to, &options)
+        })?;
         // The bus took them over.
-        let _ = (from.into_raw_fd(), to.into_raw_fd());
+        let _ = client.from.into_raw_fd();
+        let _ = client.to.map(IntoRawFd::into_raw_fd);
         Ok(id)
     }
 
@@ -253,7 +256,8 @@ impl RawBus {
             .collect()
     }
 
-    fn worker(&self, worker: c_int) -> Option<(sys::stdio_bus_worker_info, String)> {
+    /// What one worker slot holds, with the pool's name.
+    pub(crate) fn worker(&self, worker: c_int) -> Option<(sys::stdio_bus_worker_info, String)> {
         let mut info = sys::stdio_bus_worker_info {
             size: size_of::<sys::stdio_bus_worker_info>() as u32,
             ..Default::default()

@@ -1,6 +1,7 @@
 //! Building the C structures that create a bus and its listeners.
 
 use std::ffi::{CString, c_int, c_void};
+use std::os::fd::OwnedFd;
 use std::ptr;
 use std::rc::Rc;
 
@@ -93,5 +94,32 @@ impl Listen {
             }
         }
         options
+    }
+}
+
+/// A client to serve over descriptors.
+#[derive(Debug)]
+pub(crate) struct Adopt {
+    pub(crate) from: OwnedFd,
+    /// `None`: the same one, which is a socket.
+    pub(crate) to: Option<OwnedFd>,
+    /// Where its messages go if they name no pool.
+    pub(crate) pool: Option<CString>,
+    /// Lines, whatever the configuration says.
+    pub(crate) lines: bool,
+}
+
+impl Adopt {
+    /// The C structure. It points into `self`.
+    pub(super) fn to_c(&self) -> sys::stdio_bus_client_options {
+        sys::stdio_bus_client_options {
+            size: size_of::<sys::stdio_bus_client_options>() as u32,
+            framing: if self.lines {
+                sys::STDIO_BUS_FRAMING_NDJSON
+            } else {
+                sys::STDIO_BUS_FRAMING_CONFIGURED
+            },
+            pool: self.pool.as_ref().map_or(ptr::null(), |pool| pool.as_ptr()),
+        }
     }
 }

@@ -10,6 +10,7 @@ pub(crate) struct Status(c_int);
 
 impl Status {
     pub(crate) const FULL: Self = Self(sys::STDIO_BUS_EFULL);
+    pub(crate) const NOT_FOUND: Self = Self(sys::STDIO_BUS_ENOTFOUND);
     pub(crate) const REFUSED_BY_SYSTEM: Self = Self(sys::STDIO_BUS_EINVAL);
     pub(crate) const CONFIG: Self = Self(sys::STDIO_BUS_ERR_CONFIG);
     pub(crate) const WORKER: Self = Self(sys::STDIO_BUS_ERR_WORKER);

@@ -1,13 +1,11 @@
-//! Reading answers, and refusing what a worker asks.
+//! Reading answers.
 
 use std::fmt;
 use std::marker::PhantomData;
 use std::time::Duration;
 
+use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer, IgnoredAny, MapAccess, Visitor};
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
-use serde_json::value::RawValue;
 
 use crate::error::{Error, ErrorCode, Result, RpcError, WorkerExit};
 
@@ -151,44 +149,9 @@ fn bus_error(rpc: RpcError) -> Error {
     Error::new(kind, message).with_rpc(rpc, exit)
 }
 
-/// The answer to a request of a worker that nothing here takes. `id` is its
-/// token, `frame` the request.
-pub(crate) fn refusal(id: &[u8], frame: &[u8]) -> Vec<u8> {
-    #[derive(Deserialize)]
-    struct Request {
-        #[serde(default)]
-        method: String,
-    }
-    #[derive(Serialize)]
-    struct Response<'a> {
-        jsonrpc: &'static str,
-        id: &'a RawValue,
-        #[serde(flatten)]
-        body: Value,
-    }
-
-    let method = serde_json::from_slice::<Request>(frame)
-        .map(|r| r.method)
-        .unwrap_or_default();
-    // ACP has an answer of its own for a permission nobody can give.
-    let body = if method == "session/request_permission" {
-        serde_json::json!({"result": {"outcome": {"outcome": "cancelled"}}})
-    } else {
-        serde_json::json!({"error": {"code": -32601, "message": "Method not found"}})
-    };
-    let id: Box<RawValue> =
-        serde_json::from_slice(id).unwrap_or_else(|_| RawValue::NULL.to_owned());
-    serde_json::to_vec(&Response {
-        jsonrpc: "2.0",
-        id: &id,
-        body,
-    })
-    .unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -285,20 +248,5 @@ mod tests {
     fn a_result_of_another_type_says_so() {
         let error = parse_answer::<u32>(br#"{"result":"x"}"#, false).expect_err("a string");
         assert_eq!(error.kind(), Some(ErrorCode::InvalidArgument));
-    }
-
-    #[test]
-    fn a_worker_is_refused_under_its_own_id() {
-        let answer: Value =
-            serde_json::from_slice(&refusal(b"\"x\"", br#"{"method":"roots/list"}"#))
-                .expect("JSON");
-        assert_eq!(answer["id"], "x");
-        assert_eq!(answer["error"]["code"], -32601);
-        let answer: Value = serde_json::from_slice(&refusal(
-            b"0",
-            br#"{"method":"session/request_permission"}"#,
-        ))
-        .expect("JSON");
-        assert_eq!(answer["result"]["outcome"]["outcome"], "cancelled");
     }
 }

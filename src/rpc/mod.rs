@@ -1,10 +1,17 @@
-//! JSON-RPC without I/O: writing frames, reading answers, and the table of
-//! requests in flight. Nothing in here knows a runtime, a socket or a clock.
+//! JSON-RPC without I/O: writing frames, reading answers and workers' own
+//! messages, and the table of requests in flight. Nothing in here knows a
+//! runtime, a socket or a clock.
 
+mod acp;
 mod answer;
 mod envelope;
+mod message;
 mod pending;
+mod reply;
 
-pub(crate) use answer::{parse_answer, refusal};
+pub(crate) use acp::{chunk, join, may_be_chunk, may_be_progress};
+pub(crate) use answer::parse_answer;
 pub(crate) use envelope::{Route, check_raw, notification, request};
+pub(crate) use message::{Parts, session_in};
 pub(crate) use pending::Pending;
+pub(crate) use reply::{overload, refusal, reply};

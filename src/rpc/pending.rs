@@ -12,11 +12,18 @@ const SMALL: usize = 64;
 /// A table of `T` by id, each with an optional deadline.
 #[derive(Debug)]
 pub(crate) struct Pending<T> {
-    entries: HashMap<u64, T, BuildHasherDefault<IdHasher>>,
+    entries: HashMap<u64, Entry<T>, BuildHasherDefault<IdHasher>>,
     /// Earliest first. An entry that was removed leaves its deadline behind;
     /// those are swept when they outnumber the others, so the heap stays in
-    /// proportion and a removal costs nothing here.
+    /// proportion and a removal costs nothing here. A deadline that was put off
+    /// stays where it is until its old time comes.
     deadlines: BinaryHeap<Reverse<(Instant, u64)>>,
+}
+
+#[derive(Debug)]
+struct Entry<T> {
+    value: T,
+    deadline: Option<Instant>,
 }
 
 impl<T> Pending<T> {
@@ -29,7 +36,7 @@ impl<T> Pending<T> {
 
     /// Adds an entry. Ids are never used twice.
     pub(crate) fn insert(&mut self, id: u64, deadline: Option<Instant>, value: T) {
-        let before = self.entries.insert(id, value);
+        let before = self.entries.insert(id, Entry { value, deadline });
         debug_assert!(before.is_none(), "id {id} used twice");
         if let Some(deadline) = deadline {
             self.sweep();
@@ -37,17 +44,29 @@ impl<T> Pending<T> {
         }
     }
 
+    pub(crate) fn get(&self, id: u64) -> Option<&T> {
+        self.entries.get(&id).map(|entry| &entry.value)
+    }
+
+    /// Puts the deadline of an entry off; one without a deadline keeps none.
+    pub(crate) fn put_off(&mut self, id: u64, until: Instant) {
+        if let Some(deadline) = self.entries.get_mut(&id).and_then(|e| e.deadline.as_mut()) {
+            *deadline = until.max(*deadline);
+        }
+    }
+
     pub(crate) fn remove(&mut self, id: u64) -> Option<T> {
-        let value = self.entries.remove(&id)?;
+        let entry = self.entries.remove(&id)?;
         if self.entries.is_empty() {
             self.deadlines.clear();
         }
         self.give_memory_back();
-        Some(value)
+        Some(entry.value)
     }
 
-    /// The deadline to wait for. It may belong to an entry that is gone, but
-    /// only while there are others: with none left there is no deadline.
+    /// The time to look at deadlines again. It may be that of an entry that is
+    /// gone or was put off, but only while there are others: with none left
+    /// there is no deadline.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         self.deadlines
             .peek()
@@ -58,8 +77,10 @@ impl<T> Pending<T> {
     pub(crate) fn pop_expired(&mut self, now: Instant) -> Option<(u64, T)> {
         while self.next_deadline().is_some_and(|deadline| deadline <= now) {
             let Reverse((_, id)) = self.deadlines.pop()?;
-            if let Some(value) = self.remove(id) {
-                return Some((id, value));
+            match self.entries.get(&id).and_then(|entry| entry.deadline) {
+                Some(later) if later > now => self.deadlines.push(Reverse((later, id))),
+                Some(_) => return self.remove(id).map(|value| (id, value)),
+                None => {}
             }
         }
         None
@@ -68,7 +89,8 @@ impl<T> Pending<T> {
     /// Removes everything.
     pub(crate) fn take_all(&mut self) -> impl Iterator<Item = T> + use<T> {
         self.deadlines = BinaryHeap::new();
-        std::mem::take(&mut self.entries).into_values()
+        let entries = std::mem::take(&mut self.entries);
+        entries.into_values().map(|entry| entry.value)
     }
 
     /// Drops the deadlines of entries that are gone, once they are the most.
@@ -145,6 +167,26 @@ mod tests {
         assert_eq!(pending.pop_expired(at(30)), Some((1, 1)));
         assert_eq!(pending.pop_expired(at(99)), None);
         assert_eq!(pending.remove(4), Some(4));
+    }
+
+    #[test]
+    fn a_deadline_that_was_put_off_comes_later_and_once() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut pending = Pending::new();
+        pending.insert(1, Some(at(10)), 1);
+        pending.insert(2, None, 2);
+        for ms in 20..1000 {
+            pending.put_off(1, at(ms));
+        }
+        pending.put_off(1, at(5));
+        pending.put_off(2, at(5));
+        assert_eq!(pending.deadlines.len(), 1);
+        assert_eq!(pending.pop_expired(at(998)), None);
+        assert_eq!(pending.next_deadline(), Some(at(999)));
+        assert_eq!(pending.pop_expired(at(999)), Some((1, 1)));
+        assert_eq!(pending.pop_expired(at(5000)), None);
+        assert_eq!(pending.get(2), Some(&2));
     }
 
     #[test]

@@ -1,5 +1,9 @@
 //! What tests of the Rust client share.
 
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use stdiobus::{Error, ErrorCode, RequestOptions, StdioBus};
@@ -36,4 +40,26 @@ pub fn assert_kind<T: std::fmt::Debug>(result: Result<T, Error>, kind: ErrorCode
 /// Options for a request that will not be answered.
 pub fn short() -> RequestOptions {
     RequestOptions::new().timeout(Duration::from_millis(50))
+}
+
+/// Waits for a future on this thread, without any runtime.
+pub fn block_on<F: Future>(future: F) -> F::Output {
+    struct Unpark(Thread);
+
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut future = pin!(future);
+    let deadline = Instant::now() + BOUND;
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return output;
+        }
+        assert!(Instant::now() < deadline, "not within {BOUND:?}");
+        thread::park_timeout(BOUND);
+    }
 }

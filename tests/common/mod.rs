@@ -330,17 +330,22 @@ pub fn alone(test: impl FnOnce()) {
 /// [`alone`] for an async body, on a tokio runtime that is gone when leaks are counted.
 #[track_caller]
 pub fn alone_async<F: Future<Output = ()>>(test: impl FnOnce() -> F) {
-    let runtime = || {
-        tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .expect("runtime")
-    };
-    // The first one opens a pair of sockets (for signals) that tokio keeps as long as the process
-    // lives: not a leak, so it comes before anything is counted.
-    drop(runtime());
+    open_tokios_sockets();
     alone(|| runtime().block_on(test()));
+}
+
+/// The first runtime opens a pair of sockets (for signals) that tokio keeps as long as the process
+/// lives: not a leak, so it comes before anything is counted.
+pub fn open_tokios_sockets() {
+    drop(runtime());
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("runtime")
 }
 
 fn collect(mut source: impl Read + Send + 'static) -> thread::JoinHandle<String> {

@@ -36,16 +36,26 @@
 //! - `sleep` with `ms`: answered later, other requests are not held up
 //! - `exit` with `code`: exits at once without an answer
 //! - `notify` with `n`: n notifications `note` with `{"i":…,"sessionId":…}`, then the answer
-//! - `ask`, perhaps with `sessionId`: sends a request `ask` with id 0, answers with what that got
+//! - `ask`, perhaps with `sessionId`, or with `method`, `params` and `id`: sends a request `ask` with
+//!   id 0, or that one, and answers with what it got
+//! - `asks` with `n`: sends n requests at once, answers with the array of what they got
+//! - `session/prompt` and `turn`, perhaps with `sessionId`: a turn of an ACP agent: sends `session/update`
+//!   for each of `updates`, a text chunk for each of `texts`, and `n` chunks of `size` bytes, with
+//!   pauses of `ms`; then `result`, or `{"stopReason":"end_turn"}`; not that with `hold`
+//! - `progress` with `n`, `ms`, perhaps `sessionId`: n times MCP's progress, with pauses, then the answer;
+//!   not that with `hold`
 //! - `big` with `n`: a string of n bytes
 //!
 //! It needs nothing but the standard library. Modes that outlive their bus end by themselves after
 //! two minutes, so that a failed test leaves nothing behind for long.
 
-use std::collections::VecDeque;
-use std::fs::{File, OpenOptions};
+#[path = "zoo/json.rs"]
+mod json;
+#[path = "zoo/signals.rs"]
+mod signals;
+
+use std::fs::OpenOptions;
 use std::io::{BufRead, Write};
-use std::os::fd::AsRawFd;
 use std::process::{Command, Stdio, exit};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
@@ -162,6 +172,7 @@ fn main() {
         quirks,
         answered: Mutex::new(0),
         asked: Mutex::default(),
+        asks: Mutex::default(),
         seen: AtomicUsize::new(0),
     });
     if worker.quirks.ask {
@@ -226,8 +237,10 @@ struct Worker {
     quirks: Quirks,
     /// Number of answers so far; held while an answer is written.
     answered: Mutex<usize>,
-    /// Who waits for the answer to a request with id 0, oldest first.
-    asked: Mutex<VecDeque<Caller>>,
+    /// Our own requests that wait, with who waits for them, oldest first.
+    asked: Mutex<Vec<(Vec<u8>, Caller)>>,
+    /// What `asks` has got so far, and how much it waits for.
+    asks: Mutex<(Vec<Vec<u8>>, usize)>,
     /// Number of notifications read.
     seen: AtomicUsize,
 }
@@ -312,16 +325,22 @@ impl Worker {
                 self.notify(param_number("n"), &session);
                 self.answer(&caller, params);
             }
-            b"\"ask\"" => {
-                let mut request = br#"{"jsonrpc":"2.0","id":0,"method":"ask""#.to_vec();
-                if let Some(session) = param("sessionId") {
-                    request.extend_from_slice(
-                        &[b",\"params\":{\"sessionId\":", session.as_slice(), b"}"].concat(),
-                    );
+            b"\"ask\"" => self.ask(caller, params),
+            b"\"asks\"" => {
+                let n = param_number("n");
+                *self.asks.lock().unwrap() = (Vec::new(), n);
+                for i in 0..n {
+                    let id = format!("\"asks {i}\"").into_bytes();
+                    self.request(caller.clone(), id, b"\"ask\"", None);
                 }
-                request.push(b'}');
-                self.asked.lock().unwrap().push_back(caller);
-                self.write(&request);
+            }
+            b"\"session/prompt\"" | b"\"turn\"" => {
+                let (worker, params) = (self.clone(), params.to_vec());
+                thread::spawn(move || worker.turn(&caller, &params));
+            }
+            b"\"progress\"" => {
+                let (worker, params) = (self.clone(), params.to_vec());
+                thread::spawn(move || worker.progress(&caller, &params));
             }
             b"\"big\"" => self.answer(&caller, &json::string(&"x".repeat(param_number("n")))),
             _ => match self.quirks.grandchild {
@@ -334,15 +353,110 @@ impl Worker {
         }
     }
 
+    fn ask(&self, caller: Caller, params: &[u8]) {
+        let given = json::members(params).unwrap_or_default();
+        let id = json::get(&given, "id").unwrap_or(b"0").to_vec();
+        let method = json::get(&given, "method").unwrap_or(b"\"ask\"");
+        let session = json::get(&given, "sessionId")
+            .map(|session| [b"{\"sessionId\":", session, b"}"].concat());
+        let params = json::get(&given, "params").map(<[u8]>::to_vec).or(session);
+        self.request(caller, id, method, params.as_deref());
+    }
+
+    fn request(&self, caller: Caller, id: Vec<u8>, method: &[u8], params: Option<&[u8]>) {
+        let start = [
+            b"{\"jsonrpc\":\"2.0\",\"id\":",
+            id.as_slice(),
+            b",\"method\":",
+            method,
+        ];
+        let mut request = start.concat();
+        if let Some(params) = params {
+            request.extend_from_slice(&[b",\"params\":", params].concat());
+        }
+        request.push(b'}');
+        self.asked.lock().unwrap().push((id, caller));
+        self.write(&request);
+    }
+
     /// An answer to a request of ours has come: passes on its result, or an object with its error.
     fn asked_and_got(&self, answer: &json::Members) {
-        let Some(caller) = self.asked.lock().unwrap().pop_front() else {
+        let id = json::get(answer, "id").unwrap_or_default();
+        let mut asked = self.asked.lock().unwrap();
+        // One whose id was spelled in another way finds nobody.
+        let Some(at) = asked.iter().position(|(own, _)| own == id) else {
             return;
         };
-        match (json::get(answer, "result"), json::get(answer, "error")) {
-            (Some(result), _) => self.answer(&caller, result),
-            (_, Some(error)) => self.answer(&caller, &[b"{\"error\":", error, b"}"].concat()),
-            _ => {}
+        let (_, caller) = asked.remove(at);
+        drop(asked);
+        let got = match (json::get(answer, "result"), json::get(answer, "error")) {
+            (Some(result), _) => result.to_vec(),
+            (_, Some(error)) => [b"{\"error\":", error, b"}"].concat(),
+            _ => return,
+        };
+        if !id.starts_with(b"\"asks ") {
+            return self.answer(&caller, &got);
+        }
+        let mut asks = self.asks.lock().unwrap();
+        asks.0.push(got);
+        if asks.0.len() == asks.1 {
+            let all = asks.0.join(&b","[..]);
+            self.answer(&caller, &[b"[", all.as_slice(), b"]"].concat());
+        }
+    }
+
+    /// A turn of an ACP agent.
+    fn turn(&self, caller: &Caller, params: &[u8]) {
+        let given = json::members(params).unwrap_or_default();
+        let array = |name| json::get(&given, name).map_or(Vec::new(), json::elements);
+        let amount = |name| {
+            json::get(&given, name).map_or(0, |token| number(&String::from_utf8_lossy(token)))
+        };
+        let chunk = |text: &[u8]| {
+            let kind: &[u8] = b"{\"sessionUpdate\":\"agent_message_chunk\",\"content\":";
+            [kind, b"{\"type\":\"text\",\"text\":", text, b"}}"].concat()
+        };
+        let filler = json::string(&"x".repeat(amount("size")));
+        let updates = array("updates").into_iter().map(<[u8]>::to_vec);
+        let texts = array("texts").into_iter().map(chunk);
+        let fillers = (0..amount("n")).map(|_| chunk(&filler));
+
+        let session = json::get(&given, "sessionId").or(caller.session.as_deref());
+        let pause = Duration::from_millis(amount("ms") as u64);
+        for update in updates.chain(texts).chain(fillers) {
+            let start =
+                b"{\"jsonrpc\":\"2.0\",\"method\":\"session/update\",\"params\":{\"sessionId\":";
+            let session = session.unwrap_or(b"null");
+            self.write(&[start, session, b",\"update\":", &update, b"}}"].concat());
+            thread::sleep(pause);
+        }
+        if json::get(&given, "hold").is_none() {
+            let usual: &[u8] = b"{\"stopReason\":\"end_turn\"}";
+            self.answer(caller, json::get(&given, "result").unwrap_or(usual));
+        }
+    }
+
+    /// Work that takes its time and says so.
+    fn progress(&self, caller: &Caller, params: &[u8]) {
+        let given = json::members(params).unwrap_or_default();
+        let amount = |name| {
+            json::get(&given, name).map_or(0, |token| number(&String::from_utf8_lossy(token)))
+        };
+        let session = json::get(&given, "sessionId").or(caller.session.as_deref());
+        let session = String::from_utf8_lossy(session.unwrap_or(b"null")).into_owned();
+        let token = json::get(&given, "_meta")
+            .and_then(json::members)
+            .and_then(|meta| json::get(&meta, "progressToken").map(<[u8]>::to_vec));
+        let token = String::from_utf8_lossy(token.as_deref().unwrap_or(b"0")).into_owned();
+        for i in 0..amount("n") {
+            thread::sleep(Duration::from_millis(amount("ms") as u64));
+            let params =
+                format!("{{\"progressToken\":{token},\"progress\":{i},\"sessionId\":{session}}}");
+            let method = "\"method\":\"notifications/progress\"";
+            self.write(format!("{{\"jsonrpc\":\"2.0\",{method},\"params\":{params}}}").as_bytes());
+        }
+        if json::get(&given, "hold").is_none() {
+            self.answer(caller, params);
         }
     }
 
@@ -439,156 +553,4 @@ impl Worker {
 fn write_bytes(bytes: &[u8]) {
     let mut out = std::io::stdout().lock();
     out.write_all(bytes).and_then(|()| out.flush()).ok();
-}
-
-/// As much JSON as an echo needs: the members of one object as raw tokens.
-mod json {
-    pub type Members<'a> = Vec<(&'a [u8], &'a [u8])>;
-
-    /// The members of the object in `text`: names without their quotes, values as they are written.
-    pub fn members(text: &[u8]) -> Option<Members<'_>> {
-        let mut members = Vec::new();
-        let mut at = blanks(text, 0);
-        if text.get(at) != Some(&b'{') {
-            return None;
-        }
-        at = blanks(text, at + 1);
-        while *text.get(at)? == b'"' {
-            let name_end = string_end(text, at)?;
-            let name = &text[at + 1..name_end - 1];
-            at = blanks(text, name_end);
-            if *text.get(at)? != b':' {
-                return None;
-            }
-            at = blanks(text, at + 1);
-            let value_end = value_end(text, at)?;
-            members.push((name, &text[at..value_end]));
-            at = blanks(text, value_end);
-            if *text.get(at)? == b',' {
-                at = blanks(text, at + 1);
-            }
-        }
-        (text[at] == b'}').then_some(members)
-    }
-
-    pub fn get<'a>(members: &Members<'a>, name: &str) -> Option<&'a [u8]> {
-        members
-            .iter()
-            .find(|(key, _)| *key == name.as_bytes())
-            .map(|(_, value)| *value)
-    }
-
-    /// `text` as a JSON string token.
-    pub fn string(text: &str) -> Vec<u8> {
-        let mut token = String::with_capacity(text.len() + 2);
-        token.push('"');
-        for c in text.chars() {
-            match c {
-                '"' | '\\' => token.extend(['\\', c]),
-                c if c < ' ' => token.push_str(&format!("\\u{:04x}", c as u32)),
-                c => token.push(c),
-            }
-        }
-        token.push('"');
-        token.into_bytes()
-    }
-
-    fn blanks(text: &[u8], mut at: usize) -> usize {
-        while text.get(at).is_some_and(u8::is_ascii_whitespace) {
-            at += 1;
-        }
-        at
-    }
-
-    /// The position after the string that starts at `at`.
-    fn string_end(text: &[u8], mut at: usize) -> Option<usize> {
-        at += 1;
-        loop {
-            at += text
-                .get(at..)?
-                .iter()
-                .position(|c| matches!(c, b'"' | b'\\'))?;
-            if text[at] == b'"' {
-                return Some(at + 1);
-            }
-            at += 2;
-        }
-    }
-
-    /// The position after the value that starts at `at`.
-    fn value_end(text: &[u8], mut at: usize) -> Option<usize> {
-        let mut depth = 0;
-        loop {
-            match *text.get(at)? {
-                b'"' => at = string_end(text, at)?,
-                b'{' | b'[' => (depth, at) = (depth + 1, at + 1),
-                b'}' | b']' => (depth, at) = (depth - 1, at + 1),
-                _ if depth > 0 => at += 1,
-                _ => {
-                    let ends = |c: &u8| c.is_ascii_whitespace() || b",}]".contains(c);
-                    return Some(at + text[at..].iter().position(ends)?);
-                }
-            }
-            if depth == 0 {
-                return Some(at);
-            }
-        }
-    }
-}
-
-/// The three things about signals and descriptors that the standard library doesn't offer.
-mod signals {
-    use super::{AsRawFd, File};
-
-    const SIGTERM: i32 = 15;
-    const SIG_BLOCK: i32 = 0;
-    const SIG_IGN: usize = 1;
-
-    #[repr(C)]
-    struct SignalSet([u64; 16]);
-
-    unsafe extern "C" {
-        fn signal(signum: i32, handler: usize) -> usize;
-        fn sigemptyset(set: *mut SignalSet) -> i32;
-        fn sigaddset(set: *mut SignalSet, signum: i32) -> i32;
-        fn pthread_sigmask(how: i32, set: *const SignalSet, old: *mut SignalSet) -> i32;
-        fn sigwait(set: *const SignalSet, signum: *mut i32) -> i32;
-        fn dup2(old: i32, new: i32) -> i32;
-    }
-
-    pub fn ignore_term() {
-        // SAFETY: SIG_IGN runs no code of ours.
-        unsafe { signal(SIGTERM, SIG_IGN) };
-    }
-
-    fn term() -> SignalSet {
-        let mut set = SignalSet([0; 16]);
-        // SAFETY: `set` is as large as the platform's sigset_t and lives through the call.
-        unsafe { sigemptyset(&mut set) };
-        // SAFETY: as above.
-        unsafe { sigaddset(&mut set, SIGTERM) };
-        set
-    }
-
-    pub fn block_term() {
-        // SAFETY: the set is initialised; the old mask is not asked for.
-        unsafe { pthread_sigmask(SIG_BLOCK, &term(), std::ptr::null_mut()) };
-    }
-
-    pub fn wait_for_term() {
-        let mut signum = 0;
-        // SAFETY: both pointers are to live values.
-        unsafe { sigwait(&term(), &mut signum) };
-    }
-
-    /// Closes the pipe behind stdout; descriptor 1 stays taken, so that no file gets it.
-    pub fn close_stdout() {
-        let null = File::options()
-            .write(true)
-            .open("/dev/null")
-            .expect("/dev/null opens");
-        // SAFETY: both descriptors are open; nothing owns descriptor 1 but the standard library's
-        // handle, which keeps writing to it.
-        unsafe { dup2(null.as_raw_fd(), 1) };
-    }
 }

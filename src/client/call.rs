@@ -1,0 +1,199 @@
+//! What a request and a stream have in common: sent when first polled, given
+//! up when dropped, collected piece by piece.
+
+use std::mem;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use super::check_running;
+use super::options::RequestOptions;
+use crate::driver::{
+    Answer, Command, Ended, Handle, Item, Mailbox, NewRequest, Patience, SharedMessage, Wants,
+    mailbox,
+};
+use crate::error::{Error, ErrorCode, Result};
+
+/// Progress can put the default timeout off to this many times its length.
+const PATIENCE: u32 = 10;
+
+/// A request on its way through its life.
+#[derive(Debug)]
+pub(super) struct Call {
+    id: u64,
+    cap: usize,
+    limit: Option<Duration>,
+    /// Progress begins the time limit anew.
+    patient: bool,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// It can't be sent.
+    Failed(Error),
+    Unsent(Unsent),
+    Sent(InFlight),
+    Done,
+}
+
+#[derive(Debug)]
+struct Unsent {
+    handle: Handle,
+    frame: Vec<u8>,
+    wants: Wants,
+}
+
+/// Gives the request up when it is dropped before its end.
+#[derive(Debug)]
+struct InFlight {
+    handle: Handle,
+    id: u64,
+    mailbox: Mailbox,
+    ended: bool,
+}
+
+/// What comes of a request, the end last.
+pub(super) enum Step {
+    Message(SharedMessage),
+    End(Result<Answer>),
+}
+
+impl Call {
+    /// `frame` is that of the request `id`, and what of it is wanted.
+    pub(super) fn new(
+        handle: &Handle,
+        id: u64,
+        frame: Result<(Vec<u8>, Wants)>,
+        limit: Option<Duration>,
+        options: &RequestOptions,
+    ) -> Self {
+        let state = match frame {
+            Ok((frame, wants)) => State::Unsent(Unsent {
+                handle: handle.clone(),
+                frame,
+                wants,
+            }),
+            Err(error) => State::Failed(error),
+        };
+        Self {
+            id,
+            cap: options.cap(),
+            limit,
+            patient: options.is_patient(),
+            state,
+        }
+    }
+
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Sends it, if that hasn't happened yet.
+    fn send(&mut self) {
+        self.state = match mem::replace(&mut self.state, State::Done) {
+            State::Unsent(unsent) => match check_running(unsent.handle.shared().state()) {
+                Ok(()) => State::Sent(self.sent(unsent)),
+                Err(error) => State::Failed(error),
+            },
+            state => state,
+        };
+    }
+
+    fn sent(&self, unsent: Unsent) -> InFlight {
+        let now = Instant::now();
+        let (post, mailbox) = mailbox(self.cap);
+        let patience = || {
+            let step = self.limit.filter(|_| self.patient)?;
+            let end = now.checked_add(step.checked_mul(PATIENCE)?)?;
+            Some(Patience { step, end })
+        };
+        // If the thread has ended, the post is dropped, and the mailbox says so.
+        unsent.handle.send(Command::Request(NewRequest {
+            id: self.id,
+            frame: unsent.frame,
+            // A deadline beyond what the clock can say is none.
+            deadline: self.limit.and_then(|limit| now.checked_add(limit)),
+            patience: patience(),
+            wants: unsent.wants,
+            post,
+        }));
+        InFlight {
+            handle: unsent.handle,
+            id: self.id,
+            mailbox,
+            ended: false,
+        }
+    }
+
+    /// Sends it and lets it go: nobody gets the answer.
+    pub(super) fn detach(mut self) -> Result<()> {
+        self.send();
+        match mem::replace(&mut self.state, State::Done) {
+            State::Failed(error) => Err(error),
+            State::Sent(mut in_flight) => {
+                in_flight.ended = true;
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The next step; `None` after the end.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Step>> {
+        self.send();
+        let item = match &mut self.state {
+            State::Sent(in_flight) => ready!(in_flight.mailbox.poll(cx)),
+            _ => {
+                return Poll::Ready(match mem::replace(&mut self.state, State::Done) {
+                    State::Failed(error) => Some(Step::End(Err(error))),
+                    _ => None,
+                });
+            }
+        };
+        Poll::Ready(Some(match item {
+            Item::Message(message) => Step::Message(message),
+            Item::End(outcome) => {
+                if let State::Sent(mut in_flight) = mem::replace(&mut self.state, State::Done) {
+                    in_flight.ended = true;
+                }
+                Step::End(outcome.map_err(|ended| self.error(ended)))
+            }
+        }))
+    }
+
+    fn error(&self, ended: Ended) -> Error {
+        match ended {
+            Ended::Refused(error) => error,
+            Ended::ShuttingDown => Error::shutting_down(),
+            Ended::TimedOut => {
+                let limit = self.limit.unwrap_or_default();
+                Error::new(ErrorCode::Timeout, format!("no answer within {limit:?}"))
+            }
+            Ended::Overflow => Error::new(
+                ErrorCode::ResourceExhausted,
+                format!(
+                    "more than {} bytes of what belongs to the request were left waiting",
+                    self.cap
+                ),
+            ),
+        }
+    }
+
+    /// For `Debug`.
+    pub(super) fn state(&self) -> &'static str {
+        match self.state {
+            State::Failed(_) => "failed",
+            State::Unsent(_) => "unsent",
+            State::Sent(_) => "sent",
+            State::Done => "done",
+        }
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.handle.send(Command::Cancel { id: self.id });
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! What a bus tells about itself.
+
+use super::{ListenAddr, StdioBus};
+use crate::driver::{Command, Gauges};
+use crate::error::Result;
+use crate::stats::{BusState, Stats, WorkerInfo};
+
+impl StdioBus {
+    /// Where the bus is in its life.
+    pub fn state(&self) -> BusState {
+        self.owner.handle.shared().state()
+    }
+
+    /// Whether requests are served.
+    pub fn is_running(&self) -> bool {
+        self.state() == BusState::Running
+    }
+
+    /// The session that requests belong to unless they say otherwise:
+    /// `client-<unix ms>-<6 random characters>`.
+    pub fn client_session_id(&self) -> &str {
+        &self.owner.session_id
+    }
+
+    /// The addresses the listeners are bound to, in the order they were asked
+    /// for: with the real port where 0 was. Empty before the start.
+    pub fn listen_addrs(&self) -> Vec<ListenAddr> {
+        let bound = self.owner.handle.shared().addresses.get();
+        let bound = bound.map(Vec::as_slice).unwrap_or_default();
+        self.owner
+            .listen
+            .iter()
+            .zip(bound)
+            .filter_map(|(mode, text)| mode.bound(text))
+            .collect()
+    }
+
+    /// Workers that run. `None` where this can't be known.
+    pub fn worker_count(&self) -> Option<usize> {
+        Some(Gauges::get(&self.gauges().workers))
+    }
+
+    /// Clients that are connected. `None` where this can't be known.
+    pub fn client_count(&self) -> Option<usize> {
+        Some(Gauges::get(&self.gauges().clients))
+    }
+
+    /// Sessions that are bound to a worker. `None` where this can't be known.
+    pub fn session_count(&self) -> Option<usize> {
+        Some(Gauges::get(&self.gauges().sessions))
+    }
+
+    /// Requests that wait for an answer, those of socket clients included.
+    /// `None` where this can't be known.
+    pub fn pending_count(&self) -> Option<usize> {
+        Some(Gauges::get(&self.gauges().pending))
+    }
+
+    fn gauges(&self) -> &Gauges {
+        &self.owner.handle.shared().gauges
+    }
+
+    /// Counters since the bus was built; of a stopped bus, the last ones.
+    ///
+    /// # Errors
+    /// None today.
+    pub async fn stats(&self) -> Result<Stats> {
+        match self.ask(|reply| Command::Stats { reply }).await {
+            Err(_) => Ok(self.owner.handle.shared().last().stats.clone()),
+            stats => stats,
+        }
+    }
+
+    /// The workers as they are now; of a stopped bus, as they were at its end.
+    ///
+    /// # Errors
+    /// None today.
+    pub async fn workers(&self) -> Result<Vec<WorkerInfo>> {
+        match self.ask(|reply| Command::Workers { reply }).await {
+            Err(_) => Ok(self.owner.handle.shared().last().workers.clone()),
+            workers => workers,
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! What can be said about a request beside its method and params.
+
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::rpc::Route;
+
+/// Bytes of messages that may wait for one request, unless it says otherwise.
+const MAX_WAITING: usize = 16 << 20;
+
+/// How a request travels, and how long it may take.
+///
+/// Each option either reaches the wire or is refused.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct RequestOptions {
+    timeout: Timeout,
+    session_id: Option<String>,
+    unpinned: bool,
+    pool: Option<String>,
+    agent_id: Option<String>,
+    max_waiting: Option<usize>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Timeout {
+    #[default]
+    Default,
+    Never,
+    After(Duration),
+}
+
+impl RequestOptions {
+    /// The bus's timeout, its own session, and whatever pool that leads to.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How long to wait for the answer, from the first poll on; `None` waits
+    /// for ever.
+    ///
+    /// Unlike the bus's own timeout, one that is given here is never put off by
+    /// progress that the worker reports.
+    #[must_use]
+    pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.timeout = timeout.into().map_or(Timeout::Never, Timeout::After);
+        self
+    }
+
+    /// The session it belongs to: all messages of a session reach the same
+    /// worker of a pool, in their order.
+    #[must_use]
+    pub fn session_id(mut self, session: impl Into<String>) -> Self {
+        self.session_id = Some(session.into());
+        self
+    }
+
+    /// No session: each request may go to another worker of the pool.
+    #[must_use]
+    pub fn unpinned(mut self) -> Self {
+        self.unpinned = true;
+        self
+    }
+
+    /// The pool it is for.
+    #[must_use]
+    pub fn pool(mut self, pool: impl Into<String>) -> Self {
+        self.pool = Some(pool.into());
+        self
+    }
+
+    /// The agent it is for: travels as `agentId`, and chooses the pool of that
+    /// name where there is one.
+    #[must_use]
+    pub fn agent_id(mut self, agent: impl Into<String>) -> Self {
+        self.agent_id = Some(agent.into());
+        self
+    }
+
+    /// How many bytes of messages that belong to the request may wait to be
+    /// taken; 16 MiB unless set. One message of any size passes where none is
+    /// before it.
+    ///
+    /// A stream whose reader doesn't keep up, and a request whose future isn't
+    /// polled while chunks of text come, end with `ResourceExhausted` beyond it.
+    #[must_use]
+    pub fn max_waiting(mut self, bytes: usize) -> Self {
+        self.max_waiting = Some(bytes);
+        self
+    }
+
+    /// The option that says something about an answer, where none is awaited.
+    pub(super) fn about_the_answer(&self) -> Option<&'static str> {
+        if self.timeout != Timeout::Default {
+            return Some("timeout");
+        }
+        self.max_waiting.map(|_| "max_waiting")
+    }
+
+    pub(super) fn cap(&self) -> usize {
+        self.max_waiting.unwrap_or(MAX_WAITING)
+    }
+
+    /// Whether progress gives it more time.
+    pub(super) fn is_patient(&self) -> bool {
+        self.timeout == Timeout::Default
+    }
+
+    pub(super) fn limit(&self, method: &str, default: Option<Duration>) -> Option<Duration> {
+        match self.timeout {
+            Timeout::After(limit) => Some(limit),
+            Timeout::Never => None,
+            Timeout::Default if method == "session/prompt" => None,
+            Timeout::Default => default,
+        }
+    }
+
+    pub(super) fn route<'a>(&'a self, own_session: &'a str) -> Result<Route<'a>> {
+        let given = [
+            ("session_id", &self.session_id),
+            ("pool", &self.pool),
+            ("agent_id", &self.agent_id),
+        ];
+        // The bus takes an empty one for none.
+        if let Some((name, _)) = given.iter().find(|(_, v)| v.as_deref() == Some("")) {
+            return Err(Error::invalid_argument(format!("{name} must not be empty")));
+        }
+        let session_id = match (&self.session_id, self.unpinned) {
+            (Some(_), true) => {
+                return Err(Error::invalid_argument(
+                    "session_id and unpinned exclude each other",
+                ));
+            }
+            (Some(session), false) => Some(session.as_str()),
+            (None, true) => None,
+            (None, false) => Some(own_session),
+        };
+        Ok(Route {
+            session_id,
+            pool: self.pool.as_deref(),
+            agent_id: self.agent_id.as_deref(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorCode;
+
+    #[test]
+    fn a_request_has_the_own_session_another_or_none() {
+        let session = |options: RequestOptions| {
+            options
+                .route("own")
+                .map(|route| route.session_id.map(str::to_owned))
+        };
+        assert_eq!(
+            session(RequestOptions::new()).expect("valid").as_deref(),
+            Some("own")
+        );
+        assert_eq!(
+            session(RequestOptions::new().session_id("s"))
+                .expect("valid")
+                .as_deref(),
+            Some("s")
+        );
+        assert_eq!(
+            session(RequestOptions::new().unpinned()).expect("valid"),
+            None
+        );
+        assert!(session(RequestOptions::new().unpinned().session_id("s")).is_err());
+    }
+
+    #[test]
+    fn empty_names_are_refused_not_ignored() {
+        for options in [
+            RequestOptions::new().session_id(""),
+            RequestOptions::new().pool(""),
+            RequestOptions::new().agent_id(""),
+        ] {
+            let error = options.route("own").expect_err("empty");
+            assert_eq!(error.kind(), Some(ErrorCode::InvalidArgument));
+        }
+    }
+
+    #[test]
+    fn a_prompt_has_no_default_timeout() {
+        let default = Some(Duration::from_secs(30));
+        let short = Duration::from_secs(1);
+        assert_eq!(RequestOptions::new().limit("echo", default), default);
+        assert_eq!(RequestOptions::new().limit("session/prompt", default), None);
+        assert_eq!(
+            RequestOptions::new()
+                .timeout(short)
+                .limit("session/prompt", default),
+            Some(short)
+        );
+        assert_eq!(
+            RequestOptions::new().timeout(None).limit("echo", default),
+            None
+        );
+    }
+}
