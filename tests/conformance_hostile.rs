@@ -321,39 +321,61 @@ fn answers_that_nobody_waits_for_reach_nobody_under_a_handshake() {
     });
 }
 
-/// Agents that number their sessions both have a first one.
+/// Agents that number their sessions both have a first one: it is not one session.
 #[test]
 fn sessions_that_two_agents_give_the_same_name_stay_apart_or_are_refused() {
     alone(|| {
-        let (bus, log) = puppets("acp", 2);
-        // until both agents have such a session, or one is refused
-        let mut owners: Vec<(Peer, Value)> = Vec::new();
+        let log = Log::new();
+        let pool = puppet_pool("p", "acp", 2, &log, &["numbered"]);
+        let bus = Program::start(&config(&[pool]), UNIX_AND_TCP);
+        let mut peers = Vec::new();
         wait_until("both agents were asked for a session", BOUND, || {
             let mut peer = acp(bus.unix_client());
-            let params = json!({"cwd": "/", "mcpServers": [],
-                "play": [answers("{\"sessionId\":\"1\",\"pid\":$PID}")]});
-            let id = peer.request("session/new", params);
+            let id = peer.request("session/new", json!({"cwd": "/", "mcpServers": []}));
             let answer = peer.answer(id);
-            if answer.get("result").is_some() {
-                owners.push((peer, answer["result"]["pid"].clone()));
-            }
+            peers.push((peer, answer["result"]["sessionId"].clone()));
+            assert!(peers.len() < 50, "one agent got all of 50 sessions");
             log.pids()
                 .iter()
                 .all(|pid| log.of(*pid).iter().any(|seen| seen.is("session/new")))
         });
-        let (first, last) = (0, owners.len() - 1);
-        for n in [first, last] {
-            let (peer, pid) = &mut owners[n];
-            let update = r#"{"jsonrpc":"2.0","method":"session/update","params":{"sessionId":$SESSION,"pid":$PID}}"#;
-            let params = json!({"sessionId": "1", "play": [update, answers("$PID")]});
-            let id = peer.request("session/prompt", params);
-            assert_eq!(
-                peer.result(id),
-                *pid,
-                "the other agent's session 1 was prompted"
+        // whoever has a session, of whatever name, is the only one to see what it says
+        for n in 0..peers.len() {
+            let (peer, session) = &mut peers[n];
+            if session.is_null() {
+                continue; // refused
+            }
+            let update = format!(
+                r#"{{"jsonrpc":"2.0","method":"session/update","params":{{"sessionId":$SESSION,"of":{n}}}}}"#
+            );
+            let steps = json!([
+                update,
+                permission(n as u32),
+                on(&format!("answer {n}"), json!([answers("$GOT")]))
+            ]);
+            let id = peer.request(
+                "session/prompt",
+                json!({"sessionId": session, "play": steps}),
             );
             let update = peer.message("session/update");
-            assert_eq!(update["params"]["pid"], *pid);
+            assert_eq!(update["params"]["of"], n, "another client's update");
+            let request = peer.message("session/request_permission");
+            peer.reply(&request, outcome("own"));
+            assert_eq!(peer.result(id), outcome("own"));
+            for (n, (peer, session)) in peers.iter().enumerate() {
+                peer.kept_nothing(&format!("client {n} of session {session} got another's"));
+            }
         }
+        let reached: Vec<_> = log
+            .with_method("session/prompt")
+            .iter()
+            .map(|seen| seen.pid)
+            .collect();
+        let own = peers.iter().filter(|(_, session)| *session == "1").count();
+        let agents: std::collections::HashSet<_> = reached.iter().collect();
+        assert!(
+            own < 2 || agents.len() == 2,
+            "{own} clients have a session 1, and one agent got all prompts"
+        );
     });
 }
