@@ -368,6 +368,7 @@ mod tests {
 
     #[test]
     fn an_error_is_small() {
-        assert!(size_of::<Error>() <= 64);
+        // How large JSON data is depends on serde_json's features.
+        assert!(size_of::<Error>() <= size_of::<Option<Value>>() + 40);
     }
 }

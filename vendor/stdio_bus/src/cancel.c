@@ -62,10 +62,8 @@ void sb_dispatch_give_up(stdio_bus_t *bus, uint32_t entry)
         return;
     }
     tell_worker(bus, worker, entry);
-    if (worker->pool->hello.protocol == SB_PROTOCOL_MCP) {
-        /* No answer is to come, and its number is never used again. */
-        sb_router_end(router, entry);
-    } else if (request->meaning == SB_MEANS_PROMPT && request->session != SB_NONE) {
+    worker->peer.stops = sb_protocol_ends_wait(worker->pool->hello.protocol);
+    if (request->meaning == SB_MEANS_PROMPT && request->session != SB_NONE) {
         give_up_turn(bus, entry);
     } else {
         sb_router_give_up(router, entry);
@@ -136,7 +134,9 @@ static bool cancel(stdio_bus_t *bus, const sb_sender *sender, const sb_envelope 
     if (!sb_issues_ids(worker->pool)) return false;
     hand_on(bus, worker, envelope, frame, id, sb_router_wire(router, entry, wire));
     /* MCP: its sender waits for no answer, and none is to come [Cancellation]. ACP: an answer always comes. */
-    if (!answers) sb_router_end(router, entry);
+    if (answers) return true;
+    worker->peer.stops = true;
+    sb_router_give_up(router, entry);
     return true;
 }
 

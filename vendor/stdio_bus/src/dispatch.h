@@ -39,9 +39,6 @@ void sb_dispatch_answer(stdio_bus_t *bus, sb_peer *client, const sb_worker *work
 /* No worker can take the message now: it is queued where one soon may, else refused. A status. */
 int sb_route_later(stdio_bus_t *bus, const sb_message *message, uint32_t *request);
 
-/* The worker and link that stand for the client itself in a pool; false if there are none now. */
-void sb_route_bind_client(stdio_bus_t *bus, sb_pool *pool, sb_peer *client);
-
 /* Takes an initialize for a pool. A status. */
 int sb_handshake_from_client(stdio_bus_t *bus, const sb_message *message);
 

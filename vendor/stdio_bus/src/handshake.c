@@ -208,7 +208,6 @@ int sb_handshake_from_client(stdio_bus_t *bus, const sb_message *message)
     int status;
     if (hello->era == SB_ERA_STATELESS) return refuse_era(bus, message);
     if (result.len > 0) {
-        sb_route_bind_client(bus, message->pool, message->sender->peer);
         sb_deliver_result(bus, message->sender->peer, id, result);
         return STDIO_BUS_OK;
     }

@@ -164,18 +164,22 @@ static sb_worker *session_worker(stdio_bus_t *bus, uint32_t session)
     return peer != NULL ? SB_CONTAINER(peer, sb_worker, peer) : NULL;
 }
 
-/* The ready worker with the fewest sessions; those that are being opened count. NULL: none is ready. */
-static sb_worker *emptiest_worker(stdio_bus_t *bus, const sb_pool *pool)
+/* Which of two workers should get one more session: of those it made (`made`), or of clients that stay with it. */
+static bool is_emptier(const sb_peer *a, const sb_peer *b, bool made)
+{
+    uint32_t of_a = made ? a->created + a->opening : a->session_count - a->created;
+    uint32_t of_b = made ? b->created + b->opening : b->session_count - b->created;
+    return of_a != of_b ? of_a < of_b : sb_peer_load(a) < sb_peer_load(b);
+}
+
+/* The ready worker with the fewest sessions. NULL: none is ready. */
+static sb_worker *emptiest_worker(stdio_bus_t *bus, const sb_pool *pool, bool made)
 {
     sb_worker *best = NULL;
     for (size_t i = 0; i < bus->worker_count; i++) {
         sb_worker *worker = bus->workers[i];
         if (worker->pool != pool || worker->peer.node.balance == NULL) continue;
-        if (best == NULL ||
-            worker->peer.session_count + sb_peer_load(&worker->peer) <
-                best->peer.session_count + sb_peer_load(&best->peer)) {
-            best = worker;
-        }
+        if (best == NULL || is_emptier(&worker->peer, &best->peer, made)) best = worker;
     }
     return best;
 }
@@ -187,7 +191,9 @@ static sb_worker *find_worker(stdio_bus_t *bus, sb_pool *pool, uint32_t session,
     sb_balance_node *node;
     if (worker != NULL && sb_worker_takes(worker)) return worker;
     if (meaning == SB_MEANS_NEW_SESSION || meaning == SB_MEANS_LOAD_SESSION) {
-        worker = emptiest_worker(bus, pool);
+        worker = emptiest_worker(bus, pool, true);
+    } else if (session != SB_NONE && sb_router_session_at(&bus->ctx.router, session)->own) {
+        worker = emptiest_worker(bus, pool, false);
     } else {
         node = sb_balance_pick(&pool->balance);
         worker = node != NULL ? SB_CONTAINER(SB_CONTAINER(node, sb_peer, node), sb_worker, peer) : NULL;
@@ -224,13 +230,6 @@ static bool find_session(stdio_bus_t *bus, const sb_message *message, uint32_t *
         return true;
     }
     return *session != SB_NONE;
-}
-
-void sb_route_bind_client(stdio_bus_t *bus, sb_pool *pool, sb_peer *client)
-{
-    uint32_t session = sb_router_own_session(&bus->ctx.router, pool->key, client);
-    sb_worker *worker = session != SB_NONE ? find_worker(bus, pool, session, SB_MEANS_NOTHING) : NULL;
-    if (worker != NULL) sb_router_link(&bus->ctx.router, client, &worker->peer);
 }
 
 /* ---- client to worker --------------------------------------------------------------------- */
@@ -297,7 +296,7 @@ static int to_worker(stdio_bus_t *bus, const sb_message *message, sb_worker *wor
         sb_span token = sb_router_ask(router, link, SB_DOWN, id, sb_issues_ids(message->pool), session, wire, &request);
         if (token.ptr == NULL) return refuse_overloaded(bus, message, "Out of memory", STDIO_BUS_EFULL);
         sb_router_request(router, request)->at = worker->sink.queued;
-        sb_router_request(router, request)->meaning = message->meaning & 15u;
+        sb_router_mean(router, request, message->meaning);
         message->pool->requests++;
         if (sb_router_request(router, request)->issued != 0) sb_splice_replace(&edits, envelope->id, token);
         ok = map_meta(bus, message, request, token, &edits, scratch);

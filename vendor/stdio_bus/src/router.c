@@ -361,11 +361,24 @@ static void attach(sb_router *router, uint32_t entry, uint32_t link_entry, sb_di
     load_changed(sb_router_request(router, entry)->holder);
 }
 
+static bool opens_session(uint32_t meaning)
+{
+    return meaning == SB_MEANS_NEW_SESSION || meaning == SB_MEANS_LOAD_SESSION;
+}
+
+void sb_router_mean(sb_router *router, uint32_t entry, sb_meaning meaning)
+{
+    sb_request *request = sb_router_request(router, entry);
+    request->meaning = (unsigned)meaning & 15u;
+    if (opens_session(meaning)) request->holder->opening++;
+}
+
 static void detach(sb_router *router, uint32_t entry)
 {
     sb_request *request = sb_router_request(router, entry);
     sb_link *link = sb_router_link_at(router, request->link);
     sb_direction direction = request->up ? SB_UP : SB_DOWN;
+    if (opens_session(request->meaning)) request->holder->opening--;
     sb_session_detach(router, entry);
     list_remove(router, &link->requests[direction], entry);
     if (direction == SB_DOWN && link->requests[SB_DOWN].count == 0) link_busy(router, request->link, false);
@@ -420,12 +433,21 @@ sb_span sb_router_ask(sb_router *router, uint32_t link_entry, sb_direction direc
     return token;
 }
 
+/* The link that a tombstone hung on, if it is still there. */
+static sb_link *owner_of(const sb_router *router, const sb_request *request)
+{
+    sb_link *link = sb_router_link_at(router, request->owner);
+    return link->client_key == request->owner_key && link->worker == request->holder ? link : NULL;
+}
+
 void sb_router_end_take(sb_router *router, uint32_t entry, sb_text *id)
 {
     sb_request *request = sb_router_request(router, entry);
     sb_peer *holder = request->holder;
     char scratch[SB_WIRE_MAX];
     if (request->given_up) {
+        sb_link *link = owner_of(router, request);
+        if (link != NULL) link->given_up--;
         list_remove(router, &holder->tombs, entry);
         if (request->session != SB_NONE) sb_session_hold(router, request->session, SB_NONE);
     } else {
@@ -450,6 +472,7 @@ void sb_router_give_up(sb_router *router, uint32_t entry)
 {
     sb_request *request = sb_router_request(router, entry);
     sb_peer *holder = request->holder;
+    uint32_t link = request->link;
     if (request->given_up) return;
     if (holder->queue) {
         sb_router_end(router, entry);
@@ -458,10 +481,21 @@ void sb_router_give_up(sb_router *router, uint32_t entry)
     drop_note(router, entry);
     detach(router, entry);
     request->given_up = 1;
+    request->given_up_at = router->now;
+    request->owner = link;
+    request->owner_key = sb_router_link_at(router, link)->client_key;
+    if (owner_of(router, request) != NULL) sb_router_link_at(router, link)->given_up++;
     list_append(router, &holder->tombs, entry);
     /* Beyond the cap the oldest goes: its answer, should it ever come, is unknown and goes nowhere either. */
     if (holder->tombs.count > router->max_tombs) sb_router_end(router, holder->tombs.head);
     load_changed(holder);
+}
+
+void sb_router_forget(sb_router *router, sb_peer *holder, uint32_t before)
+{
+    while (holder->tombs.head != SB_NONE && sb_router_request(router, holder->tombs.head)->given_up_at < before) {
+        sb_router_end(router, holder->tombs.head);
+    }
 }
 
 void sb_router_give_up_turn(sb_router *router, uint32_t entry)
@@ -537,12 +571,11 @@ sb_peer *sb_router_linked_client(const sb_router *router, uint32_t client_key, c
 
 sb_peer *sb_router_only_client(const sb_router *router, const sb_peer *worker)
 {
-    uint32_t first = worker->busy_links;
-    if (first != SB_NONE) {
-        const sb_link *link = sb_router_link_at(router, first);
-        return link->next_busy == SB_NONE ? link->client : NULL;
-    }
-    first = worker->links;
-    if (first == SB_NONE || sb_router_link_at(router, first)->next_of_worker != SB_NONE) return NULL;
-    return sb_router_link_at(router, first)->client;
+    uint32_t first = worker->busy_links != SB_NONE ? worker->busy_links : worker->links;
+    const sb_link *link;
+    uint32_t next;
+    if (first == SB_NONE) return NULL;
+    link = sb_router_link_at(router, first);
+    next = worker->busy_links != SB_NONE ? link->next_busy : link->next_of_worker;
+    return next == SB_NONE && link->given_up == worker->tombs.count ? link->client : NULL;
 }

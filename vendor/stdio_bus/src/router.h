@@ -32,10 +32,13 @@ typedef struct {
     uint32_t sessions;     /* workers: first session bound here */
     uint32_t owned;        /* clients: first session that belongs to it */
     uint32_t session_count;
+    uint32_t created;      /* workers: of those, the ones it has created */
+    uint32_t opening;      /* workers: requests to create one that it has to answer */
     uint32_t pending;      /* requests it has to answer */
     uint32_t asked;        /* requests it waits for */
     bool worker;
     bool queue;            /* no process: what is given up here was sent to nobody and leaves no tombstone */
+    bool stops;            /* it doesn't go on with what was given up: that is no load */
     sb_request_list tombs; /* given-up requests it may still answer */
     uint64_t issued;       /* last id the bus made up towards it */
     sb_balance_node node;  /* workers: place in the pool's balance */
@@ -49,6 +52,7 @@ typedef struct {
     sb_peer *worker;
     sb_request_list requests[2]; /* by sb_direction */
     uint32_t client_key;         /* 0 once the link is gone; see share.h */
+    uint32_t given_up;           /* the worker's tombstones that hung here */
     size_t queued;               /* the client's bytes in the worker's outbox */
 } sb_link;
 
@@ -56,8 +60,16 @@ typedef struct {
     uint32_t next, prev; /* in its link's list, or its holder's tombs */
     uint32_t link;       /* SB_NONE for a tombstone */
     uint32_t session;    /* SB_NONE without one; of a tombstone: the session whose turn it still holds up */
-    uint32_t next_of_session, prev_of_session;
-    sb_peer *holder;     /* who has to answer */
+    union {
+        uint32_t next_of_session;
+        uint32_t owner; /* of a tombstone: the link it hung on */
+    };
+    union {
+        uint32_t prev_of_session;
+        uint32_t owner_key; /* and that link's client_key: one that is gone has another */
+    };
+    uint32_t given_up_at; /* of a tombstone, in seconds */
+    sb_peer *holder;      /* who has to answer */
     uint64_t issued;     /* the number on the wire, or 0 if the asker's own id is there */
     uint32_t at;         /* where its frame begins among the bytes ever queued for the holder, modulo 2^32 */
     uint32_t serial : 24; /* tells this use of the entry from earlier ones */
@@ -117,7 +129,7 @@ void sb_peer_init(sb_router *router, sb_peer *peer, bool worker);
 /* What a worker's load is measured in. */
 static inline uint32_t sb_peer_load(const sb_peer *worker)
 {
-    return worker->pending + worker->tombs.count;
+    return worker->pending + (worker->stops ? 0 : worker->tombs.count);
 }
 
 /* The link of the two, made if needed; SB_NONE without memory. */
@@ -163,11 +175,17 @@ void sb_router_end(sb_router *router, uint32_t request);
 /* The same, handing over the asker's id, which the caller frees. */
 void sb_router_end_take(sb_router *router, uint32_t request, sb_text *id);
 
+/* What a request asks for. */
+void sb_router_mean(sb_router *router, uint32_t request, sb_meaning meaning);
+
 /* Nobody waits for it any more: leaves a tombstone. */
 void sb_router_give_up(sb_router *router, uint32_t request);
 
 /* The same for a turn: until it is answered, its session is `ending`. */
 void sb_router_give_up_turn(sb_router *router, uint32_t request);
+
+/* Forgets the tombstones of requests that were given up before this time (seconds). */
+void sb_router_forget(sb_router *router, sb_peer *holder, uint32_t before);
 
 /* Keeps a token that the asker gave a request, for as long as it is pending. False without memory. */
 bool sb_router_note(sb_router *router, uint32_t request, sb_span token);
@@ -237,7 +255,11 @@ uint32_t sb_session_waiting(const sb_router *router, uint32_t session);
 /* The client with this key, if it is linked with the worker; or NULL. */
 sb_peer *sb_router_linked_client(const sb_router *router, uint32_t client_key, const sb_peer *worker);
 
-/* The only client with a request pending on the worker, else with none pending the only one linked; or NULL. */
+/*
+ * The only client with a request pending on the worker, else with none pending
+ * the only one linked; or NULL. As long as a worker may still speak of what
+ * others have given up, there is no telling.
+ */
 sb_peer *sb_router_only_client(const sb_router *router, const sb_peer *worker);
 
 #endif

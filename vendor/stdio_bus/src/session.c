@@ -120,6 +120,7 @@ void sb_session_bind(sb_router *router, uint32_t entry, sb_peer *worker)
             session->worker->sessions = session->next_of_worker;
         }
         session->worker->session_count--;
+        if (session->created) session->worker->created--;
     }
     session->worker = worker;
     if (worker == NULL) return;
@@ -128,6 +129,7 @@ void sb_session_bind(sb_router *router, uint32_t entry, sb_peer *worker)
     if (worker->sessions != SB_NONE) sb_router_session_at(router, worker->sessions)->prev_of_worker = entry;
     worker->sessions = entry;
     worker->session_count++;
+    if (session->created) worker->created++;
 }
 
 void sb_session_give(sb_router *router, uint32_t entry, sb_peer *owner)
@@ -228,6 +230,7 @@ uint32_t sb_router_session(sb_router *router, uint32_t pool, sb_span name, bool 
 void sb_session_create(sb_router *router, uint32_t session, sb_peer *worker, sb_peer *client)
 {
     sb_session_list *before = list_of(router, session);
+    sb_session_bind(router, session, NULL);
     sb_router_session_at(router, session)->created = true;
     refile(router, before, session);
     sb_session_bind(router, session, worker);

@@ -67,8 +67,8 @@ static inline uint32_t sb_index_next(const sb_index *index, uint32_t hash, uint3
     }
 }
 
-/* A copied byte string; up to 20 bytes without an allocation. */
-#define SB_TEXT_INLINE 20u
+/* A copied byte string; up to 16 bytes without an allocation. */
+#define SB_TEXT_INLINE 16u
 typedef struct {
     uint32_t len;
     char bytes[SB_TEXT_INLINE]; /* holds a pointer when len is larger */

@@ -197,24 +197,35 @@ static void find_by_session(stdio_bus_t *bus, message *m)
                                       : sb_router_session_at(router, m->session)->owner;
 }
 
+/* How long a worker that was told to stop may still speak of what was given up, in seconds. */
+#define AFTERMATH_SEC 60u
+
+/* Nothing in the message says whom it is for. */
+static void find_only_client(stdio_bus_t *bus, message *m)
+{
+    sb_router *router = &bus->ctx.router;
+    sb_peer *peer = &m->worker->peer;
+    if (m->worker->pool->model != NULL) {
+        m->client = m->worker->pool->tenant;
+        return;
+    }
+    if (peer->stops && router->now > AFTERMATH_SEC) sb_router_forget(router, peer, router->now - AFTERMATH_SEC);
+    m->client = sb_router_only_client(router, peer);
+    /* With no client at all, what a worker says belongs to the host it lives with. */
+    if (m->client == NULL && peer->links == SB_NONE && peer->tombs.count == 0 && !bus->no_host) m->client = &bus->host;
+}
+
 /* Finds out whom it is for. False if it is about what nobody wants to hear of any more. */
 static bool find_client(stdio_bus_t *bus, message *m)
 {
-    const sb_peer *peer = &m->worker->peer;
     if (!find_by_token(bus, m)) return false;
     find_by_session(bus, m);
-    if (m->session != SB_NONE && sb_router_session_at(&bus->ctx.router, m->session)->ending != SB_NONE) return false;
-    if (m->client != NULL) return true;
-    if (m->worker->pool->model != NULL) {
-        m->client = m->worker->pool->tenant;
+    if (m->session == SB_NONE) {
+        if (m->client == NULL) find_only_client(bus, m);
         return true;
     }
-    /* Its client has left: what belongs to one must not reach another. */
-    if (m->session != SB_NONE && sb_router_session_at(&bus->ctx.router, m->session)->created) return true;
-    m->client = sb_router_only_client(&bus->ctx.router, peer);
-    /* With no client at all, what a worker says belongs to the host it lives with. */
-    if (m->client == NULL && peer->links == SB_NONE && !bus->no_host) m->client = &bus->host;
-    return true;
+    /* In a session whose client has left, it is nobody's. */
+    return sb_router_session_at(&bus->ctx.router, m->session)->ending == SB_NONE;
 }
 
 static void deliver(stdio_bus_t *bus, const message *m, sb_peer *client, sb_span new_id)
@@ -243,7 +254,7 @@ static void deliver_request(stdio_bus_t *bus, message *m)
         return;
     }
     if (conn != NULL) sb_router_request(router, entry)->at = conn->sink.queued;
-    sb_router_request(router, entry)->meaning = m->meaning & 15u;
+    sb_router_mean(router, entry, m->meaning);
     if (sb_router_request(router, entry)->issued != 0) sb_splice_replace(&m->edits, m->envelope->id, token);
     progress = issue ? sb_protocol_asked_token(sb_protocol_meta(m->params)) : id;
     /* Without memory for it the worker hears nothing of progress, which it has to cope with anyway. */
@@ -293,10 +304,10 @@ static void deliver_notification(stdio_bus_t *bus, message *m)
             return;
         }
     }
-    if (m->meaning == SB_MEANS_LIST_CHANGED && m->worker->peer.links != SB_NONE) {
-        deliver_to_all(bus, m);
-    } else if (!find_client(bus, m)) {
+    if (!find_client(bus, m)) {
         bus->more.late_answers++;
+    } else if (m->meaning == SB_MEANS_LIST_CHANGED && m->request == SB_NONE && m->worker->peer.links != SB_NONE) {
+        deliver_to_all(bus, m);
     } else if (m->client != NULL) {
         deliver(bus, m, m->client, none);
     } else {

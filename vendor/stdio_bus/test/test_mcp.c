@@ -292,8 +292,8 @@ static void a_changed_list_concerns_every_client_of_the_worker(void)
     static const char changed[] = "{\"method\":\"notifications/tools/list_changed\"}\n";
     stdio_bus_t *bus = start(MCP, 0);
     int one = introduce(bus), two = connect_pair(bus);
-    tells(two, INITIALIZE("1"));
-    client_hears(bus, two, ANSWER("1", RESULT));
+    lands(bus, one, "{\"method\":\"a\"}", played, "{\"method\":\"a\"}");
+    lands(bus, two, "{\"method\":\"b\"}", played, "{\"method\":\"b\"}");
     worker_says(changed);
     client_hears(bus, one, changed);
     client_hears(bus, two, changed);
@@ -304,13 +304,40 @@ static void what_could_be_for_several_is_nobodys_and_a_question_is_answered_at_o
 {
     stdio_bus_t *bus = start(MCP, 0);
     int one = introduce(bus), two = connect_pair(bus);
-    tells(two, INITIALIZE("1"));
-    client_hears(bus, two, ANSWER("1", RESULT));
+    lands(bus, one, "{\"method\":\"a\"}", played, "{\"method\":\"a\"}");
+    lands(bus, two, "{\"method\":\"b\"}", played, "{\"method\":\"b\"}");
     worker_says("{\"method\":\"notifications/message\"}\n{\"id\":0,\"method\":\"roots/list\"}\n{\"id\":1,\"method\":\"ping\"}\n");
     CHECK(strstr(worker_reads(bus), "\"id\":0,\"error\":{\"code\":-32601") != NULL);
     CHECK_STR(worker_reads(bus), "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}");
     CHECK(ext_stats(bus).unattributed_frames == 3);
-    (void)one;
+    finish(bus);
+}
+
+static void what_follows_a_cancel_is_guessed_to_be_for_nobody_else(void)
+{
+    static const char news[] = "{\"method\":\"notifications/message\"}\n";
+    stdio_bus_t *bus = start(MCP, 0);
+    int one = connect_pair(bus), two = connect_pair(bus);
+    lands(bus, one, "{\"id\":1,\"method\":\"m\"}", played, "{\"id\":1,\"method\":\"m\"}");
+    lands(bus, two, "{\"id\":1,\"method\":\"m\"}", played, "{\"id\":2,\"method\":\"m\"}");
+    lands(bus, one, "{\"method\":\"notifications/cancelled\",\"params\":{\"requestId\":1}}", played,
+          "{\"method\":\"notifications/cancelled\",\"params\":{\"requestId\":1}}");
+    worker_says(news);
+    STEP_UNTIL(bus, ext_stats(bus).unattributed_frames == 1);
+    /* Once it has answered there is no more to come. */
+    worker_says("{\"id\":1,\"error\":{}}\n");
+    worker_says(news);
+    client_hears(bus, two, news);
+    /* Of its own client's it may be. */
+    lands(bus, two, "{\"id\":3,\"method\":\"m\"}", played, "{\"id\":3,\"method\":\"m\"}");
+    lands(bus, two, "{\"method\":\"notifications/cancelled\",\"params\":{\"requestId\":3}}", played,
+          "{\"method\":\"notifications/cancelled\",\"params\":{\"requestId\":3}}");
+    worker_says(news);
+    client_hears(bus, two, news);
+    close(two);
+    CHECK(strstr(worker_reads(bus), "cancelled") != NULL);
+    worker_says(news);
+    STEP_UNTIL(bus, ext_stats(bus).unattributed_frames == 2);
     finish(bus);
 }
 
@@ -519,6 +546,7 @@ static const sb_test tests[] = {
     TEST(a_subscription_is_known_by_its_requesters_id),
     TEST(a_changed_list_concerns_every_client_of_the_worker),
     TEST(what_could_be_for_several_is_nobodys_and_a_question_is_answered_at_once),
+    TEST(what_follows_a_cancel_is_guessed_to_be_for_nobody_else),
     TEST(a_clients_cancel_names_the_workers_id),
     TEST(a_cancel_of_nothing_is_swallowed_and_counted),
     TEST(what_a_client_leaves_behind_is_cancelled),
