@@ -1,5 +1,7 @@
 /* test_reentry.c - what a host may call from inside a callback, at the moments that are easiest to get wrong. */
+#include <signal.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "fixture.h"
@@ -168,6 +170,45 @@ static void what_is_sent_when_a_worker_becomes_ready_does_not_overtake_what_has_
     finish(bus);
 }
 
+static void embed_on_drop(stdio_bus_t *bus, const stdio_bus_event_t *event, void *user_data)
+{
+    (void)user_data;
+    if (event->kind == STDIO_BUS_EVENT_DROPPED && wanted-- > 0) substitute = embed(bus, "p");
+}
+
+static void embed_when_one_is_dropped(stdio_bus_options_t *options, stdio_bus_ext_options_t *ext)
+{
+    (void)options;
+    ext->on_event = embed_on_drop;
+}
+
+/* A program that can be started once. */
+static void write_program(const char *path)
+{
+    FILE *script = fopen(path, "w");
+    CHECK(script != NULL && fputs("#!/bin/sh\nexec cat\n", script) > 0 && fclose(script) == 0 && chmod(path, 0700) == 0);
+}
+
+static void a_worker_can_be_registered_while_the_queue_of_a_failed_pool_is_dropped(void)
+{
+    char path[64], config[256];
+    stdio_bus_t *bus;
+    snprintf(path, sizeof path, "/tmp/stdio_bus-test-reentry-%d", (int)getpid());
+    write_program(path);
+    snprintf(config, sizeof config, LIMITED("{\"id\":\"p\",\"command\":\"%s\"}", "\"max_restarts\":1"), path);
+    bus = create_with(config, embed_when_one_is_dropped);
+    CHECK(bus != NULL && stdio_bus_start(bus) == STDIO_BUS_OK);
+    CHECK(unlink(path) == 0 && kill(worker_info(bus, 0).pid, SIGKILL) == 0);
+    STEP_UNTIL(bus, stdio_bus_worker_count(bus) == 0);
+    for (int i = 0; i < 3; i++) CHECK(ingest(bus, "{\"method\":\"m\"}") == STDIO_BUS_OK);
+    wanted = 1;
+    STEP_UNTIL(bus, ext_stats(bus).dropped_frames == 3);
+    CHECK(stdio_bus_worker_count(bus) == 1 && pool_info(bus, 0).queued_bytes == 0);
+    CHECK(ingest(bus, "{\"method\":\"next\"}") == STDIO_BUS_OK);
+    CHECK_STR(reads(bus, substitute), "{\"method\":\"next\"}");
+    finish(bus);
+}
+
 /* ---- the bus itself ------------------------------------------------------------------------------- */
 
 static void destroy_on_log(stdio_bus_t *bus, int level, const char *message, void *user_data)
@@ -210,6 +251,7 @@ static const sb_test tests[] = {
     TEST(a_listener_that_is_logged_while_draining_begins_is_closed_with_the_others),
     TEST(a_worker_can_be_registered_while_another_one_goes),
     TEST(what_is_sent_when_a_worker_becomes_ready_does_not_overtake_what_has_waited_for_it),
+    TEST(a_worker_can_be_registered_while_the_queue_of_a_failed_pool_is_dropped),
     TEST(destroy_inside_destroy_does_nothing),
     TEST(destroy_inside_a_create_that_fails_does_nothing),
 };
