@@ -5,8 +5,10 @@ mod common;
 use std::path::Path;
 
 use common::{Client, TempDir, alone_async, python};
+use rmcp::ServiceExt;
+use rmcp::model::CallToolRequestParams;
 use serde_json::{Value, json};
-use stdiobus::{ListenMode, PoolConfig, StdioBus};
+use stdiobus::{ListenMode, PoolConfig, Protocol, StdioBus};
 
 const SERVER: &str = "mcp-server-time==2026.10.19";
 
@@ -110,4 +112,35 @@ fn talk_mcp(client: &mut Client) {
     client.send(r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#);
     check_tools(&ask(client, "tools/list", json!({})));
     check_current_time(&ask(client, "tools/call", current_time_params()));
+}
+
+#[test]
+fn two_clients_of_the_rust_sdk_share_a_server_over_connect_io() {
+    let Some(python) = python(&[SERVER]) else {
+        return;
+    };
+    alone_async(|| async {
+        let bus = StdioBus::builder()
+            .pool(time_server(&python).protocol(Protocol::Mcp))
+            .build()
+            .unwrap();
+        bus.start().await.unwrap();
+        let mut clients = Vec::new();
+        for _ in 0..2 {
+            let io = bus.connect_io(Some("time")).await.unwrap();
+            clients.push(().serve(tokio::io::split(io)).await.unwrap());
+        }
+        for client in &clients {
+            let tools = client.list_all_tools().await.unwrap();
+            assert!(tools.iter().any(|tool| tool.name == "get_current_time"));
+            let mut call = CallToolRequestParams::new("get_current_time");
+            call.arguments = json!({"timezone": "Europe/Paris"}).as_object().cloned();
+            let answer = client.call_tool(call).await.unwrap();
+            check_current_time(&serde_json::to_value(answer).unwrap());
+        }
+        for client in clients {
+            client.cancel().await.unwrap();
+        }
+        bus.stop().await.unwrap();
+    });
 }
