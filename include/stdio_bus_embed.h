@@ -107,7 +107,13 @@ typedef enum {
     STDIO_BUS_STATE_STOPPED = 4
 } stdio_bus_state_t;
 
-/* Counters since create; none of them ever decreases. */
+/*
+ * Counters since create; none of them ever decreases. A message that got as
+ * far as routing is in messages_in, also a request that was then refused with
+ * an answer (no such pool, overloaded, no worker). What is no JSON-RPC, a
+ * refusal that is only a status, a notification that was dropped, and what
+ * comes too late before a stop are not.
+ */
 typedef struct stdio_bus_stats {
     uint64_t messages_in;        /* frames accepted from the host and from clients */
     uint64_t messages_out;       /* frames queued for the host and for clients */

@@ -1,221 +1,192 @@
-//! A real ACP agent as the worker: one on the official Python SDK, unmodified; and the official
-//! Rust SDK as a client of the bus.
+//! The official Rust SDK of ACP, as the client of an agent on the official Python SDK behind the bus.
 
 mod common;
 
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use agent_client_protocol::schema::ProtocolVersion;
 use agent_client_protocol::v1::ConnectionTo;
 use agent_client_protocol::v1::schema::{
-    ContentBlock, ContentChunk, InitializeRequest, NewSessionRequest, PromptRequest,
-    RequestPermissionOutcome, RequestPermissionRequest, RequestPermissionResponse,
-    SelectedPermissionOutcome, SessionNotification, SessionUpdate, StopReason, TextContent,
+    CancelNotification, ClientCapabilities, ContentBlock, FileSystemCapabilities,
+    InitializeRequest, NewSessionRequest, PromptRequest, PromptResponse, ReadTextFileRequest,
+    ReadTextFileResponse, RequestPermissionOutcome, RequestPermissionRequest,
+    RequestPermissionResponse, SelectedPermissionOutcome, SessionId, SessionNotification,
+    SessionUpdate, StopReason, TextContent,
 };
-use agent_client_protocol::{Agent, ByteStreams, Client};
-use common::client::{assert_kind, eventually};
-use common::{BOUND, alone_async, python};
-use serde_json::{Value, json};
-use stdiobus::{
-    ErrorCode, PoolConfig, Protocol, RequestOptions, ResponseStream, RpcError, StdioBus,
-    StreamEvent, WorkerRequest,
-};
+use agent_client_protocol::{Agent, ByteStreams, Client, Error};
+use common::peer::*;
+use common::{TempDir, alone_async, python};
+use stdiobus::{ListenAddr, ListenMode, StdioBus};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 use tokio_util::compat::{TokioAsyncReadCompatExt, TokioAsyncWriteCompatExt};
 
-const SDK: &str = "agent-client-protocol==0.12.1";
-
-fn agent(python: &Path) -> PoolConfig {
-    let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/workers/acp_agent.py");
-    PoolConfig::new("agent", python.to_str().expect("a path in text"))
-        .arg(script.to_str().expect("a path in text"))
-        .protocol(Protocol::Acp)
+/// Bounds a wait, and says what it was for.
+async fn soon<T>(what: &str, wait: impl Future<Output = T>) -> T {
+    let result = tokio::time::timeout(Duration::from_secs(30), wait).await;
+    result.unwrap_or_else(|_| panic!("not within 30 s: {what}"))
 }
 
-/// Allows what is asked, and reads files that don't exist.
-async fn answer(request: WorkerRequest) -> Result<Value, RpcError> {
-    match request.method() {
-        "session/request_permission" => {
-            let option = &request.params()["options"][0]["optionId"];
-            Ok(json!({"outcome": {"outcome": "selected", "optionId": option}}))
-        }
-        "fs/read_text_file" => {
-            let path = request.params()["path"].as_str().unwrap_or_default();
-            Ok(json!({"content": format!("what is in {path}")}))
-        }
-        other => Err(RpcError::method_not_found(other)),
+/// The text of the agent's chunks, with their sessions.
+type Chunks = Arc<Mutex<Vec<(SessionId, String)>>>;
+
+/// A whole conversation, over any connection to the bus.
+async fn converse<S>(stream: S, option: &'static str) -> Result<(), Error>
+where
+    S: AsyncRead + AsyncWrite + Send + 'static,
+{
+    let chunks = Chunks::default();
+    let sink = chunks.clone();
+    let (read, write) = tokio::io::split(stream);
+    Client
+        .v1()
+        .on_receive_notification(
+            async move |note: SessionNotification, _connection| {
+                if let SessionUpdate::AgentMessageChunk(chunk) = note.update
+                    && let ContentBlock::Text(text) = chunk.content
+                {
+                    sink.lock()
+                        .expect("no panic")
+                        .push((note.session_id, text.text));
+                }
+                Ok(())
+            },
+            agent_client_protocol::on_receive_notification!(),
+        )
+        .on_receive_request(
+            async move |_: RequestPermissionRequest, responder, _connection| {
+                let selected = SelectedPermissionOutcome::new(option);
+                let outcome = RequestPermissionOutcome::Selected(selected);
+                responder.respond(RequestPermissionResponse::new(outcome))
+            },
+            agent_client_protocol::on_receive_request!(),
+        )
+        .on_receive_request(
+            async move |request: ReadTextFileRequest, responder, _connection| {
+                let content = format!("{} by {option}", request.path.display());
+                responder.respond(ReadTextFileResponse::new(content))
+            },
+            agent_client_protocol::on_receive_request!(),
+        )
+        .connect_with(
+            ByteStreams::new(write.compat_write(), read.compat()),
+            async move |connection: ConnectionTo<Agent>| talk(connection, chunks, option).await,
+        )
+        .await
+}
+
+async fn talk(
+    connection: ConnectionTo<Agent>,
+    chunks: Chunks,
+    option: &'static str,
+) -> Result<(), Error> {
+    let files = FileSystemCapabilities::new().read_text_file(true);
+    let hello = InitializeRequest::new(ProtocolVersion::V1)
+        .client_capabilities(ClientCapabilities::new().fs(files));
+    let answer = connection.send_request(hello).block_task().await?;
+    assert_eq!(answer.protocol_version, ProtocolVersion::V1);
+
+    let mut sessions = Vec::new();
+    for _ in 0..3 {
+        let new = connection.send_request(NewSessionRequest::new("/tmp"));
+        sessions.push(new.block_task().await?.session_id);
     }
-}
+    let prompt = |session: &SessionId, text: &str| {
+        let text = ContentBlock::Text(TextContent::new(text));
+        let request = PromptRequest::new(session.clone(), vec![text]);
+        connection.send_request(request).block_task()
+    };
+    let said = |session: &SessionId| {
+        let mut chunks = chunks.lock().expect("no panic");
+        let (own, others) = std::mem::take(&mut *chunks)
+            .into_iter()
+            .partition(|(whose, _)| whose == session);
+        *chunks = others;
+        let own: Vec<(SessionId, String)> = own;
+        own.into_iter().map(|(_, text)| text).collect::<Vec<_>>()
+    };
+    let ended = |answer: PromptResponse, reason: StopReason| assert_eq!(answer.stop_reason, reason);
 
-async fn started(python: &Path) -> StdioBus {
-    let bus = StdioBus::builder()
-        .pool(agent(python))
-        .on_request(answer)
-        .build()
-        .expect("valid");
-    bus.start().await.expect("starts");
-    let hello = json!({
-        "protocolVersion": 1,
-        "clientCapabilities": {"fs": {"readTextFile": true, "writeTextFile": false}},
-    });
-    let answer = bus.request("initialize", hello).await.expect("initialized");
-    assert_eq!(answer["protocolVersion"], 1, "{answer}");
-    bus
-}
-
-async fn new_session(bus: &StdioBus) -> String {
-    let params = json!({"cwd": "/", "mcpServers": []});
-    let answer = bus.request("session/new", params).await.expect("a session");
-    answer["sessionId"].as_str().expect("a name").to_owned()
-}
-
-fn prompt(session: &str, text: &str) -> Value {
-    json!({"sessionId": session, "prompt": [{"type": "text", "text": text}]})
-}
-
-/// The chunks of a turn, and its result.
-async fn turn(mut stream: ResponseStream) -> (Vec<String>, Value) {
-    let mut chunks = Vec::new();
-    loop {
-        match stream.next().await.expect("a result").expect("no error") {
-            StreamEvent::Chunk(text) => chunks.push(text),
-            StreamEvent::Result(result) => return (chunks, result),
-            _ => {}
-        }
+    // three streams at once
+    let (a, b, c) = tokio::join!(
+        prompt(&sessions[0], "stream 300"),
+        prompt(&sessions[1], "stream 300"),
+        prompt(&sessions[2], "stream 300")
+    );
+    for answer in [a, b, c] {
+        ended(answer?, StopReason::EndTurn);
     }
+    for session in &sessions {
+        let wanted: Vec<_> = (0..300).map(|i| format!("[{session}:{i}]")).collect();
+        assert_eq!(said(session), wanted);
+    }
+
+    // what the agent asks, while another session streams
+    let (stream, permission) = tokio::join!(
+        prompt(&sessions[0], "stream 300"),
+        prompt(&sessions[1], "perm")
+    );
+    ended(stream?, StopReason::EndTurn);
+    ended(permission?, StopReason::EndTurn);
+    assert_eq!(said(&sessions[1]), [format!("outcome=selected:{option}")]);
+    assert_eq!(said(&sessions[0]).len(), 300);
+    ended(
+        prompt(&sessions[2], "read /etc/motto").await?,
+        StopReason::EndTurn,
+    );
+    assert_eq!(said(&sessions[2]), [format!("/etc/motto by {option}")]);
+
+    // a turn that is cancelled, and the one after it
+    let slow = prompt(&sessions[0], "slow 60");
+    connection.send_notification(CancelNotification::new(sessions[0].clone()))?;
+    ended(slow.await?, StopReason::Cancelled);
+    ended(prompt(&sessions[0], "after it").await?, StopReason::EndTurn);
+    assert_eq!(said(&sessions[0]), ["after it"]);
+    let left = chunks.lock().expect("no panic").clone();
+    assert!(left.is_empty(), "of no session of this client: {left:?}");
+    Ok(())
 }
 
 #[test]
-fn three_sessions_of_one_agent_stream_at_once_and_never_mix() {
-    let Some(python) = python(&[SDK]) else { return };
-    alone_async(|| async {
-        let bus = started(&python).await;
-        let mut turns = Vec::new();
-        for _ in 0..3 {
-            let session = new_session(&bus).await;
-            let stream = bus.stream_request("session/prompt", prompt(&session, "stream 100"));
-            turns.push((session, tokio::spawn(turn(stream))));
-        }
-        for (session, turn) in turns {
-            let (chunks, result) = turn.await.expect("no panic");
-            let expected: Vec<_> = (0..100).map(|i| format!("[{session}:{i}]")).collect();
-            assert_eq!(chunks, expected);
-            assert_eq!(result["text"], expected.concat());
-            assert_eq!(result["stopReason"], "end_turn");
-        }
-        bus.stop().await.expect("stops");
-    });
-}
-
-#[test]
-fn what_an_agent_asks_is_answered_while_another_session_streams() {
-    let Some(python) = python(&[SDK]) else { return };
-    alone_async(|| async {
-        let bus = started(&python).await;
-        let (talks, asks) = (new_session(&bus).await, new_session(&bus).await);
-        let stream = bus.stream_request("session/prompt", prompt(&talks, "stream 500"));
-        let talking = tokio::spawn(turn(stream));
-        for (text, said) in [
-            ("perm", "outcome=selected:ok"),
-            ("read /a/file", "what is in /a/file"),
-            ("hello", "hello"),
-        ] {
-            let result = bus.request("session/prompt", prompt(&asks, text)).await;
-            assert_eq!(result.expect("answered")["text"], said);
-        }
-        assert_eq!(talking.await.expect("no panic").0.len(), 500);
-        bus.stop().await.expect("stops");
-    });
-}
-
-#[test]
-fn a_turn_that_is_given_up_is_cancelled_at_the_agent() {
-    let Some(python) = python(&[SDK]) else { return };
-    alone_async(|| async {
-        let bus = started(&python).await;
-        let session = new_session(&bus).await;
-        let start = Instant::now();
-        // By its timeout, and by being dropped. Were it not cancelled, the agent would go on with
-        // the turn, and the session would take no other.
-        let options = RequestOptions::new().timeout(Duration::from_millis(200));
-        let slow = prompt(&session, "slow 60");
-        let result = bus.request_with("session/prompt", &slow, options).await;
-        assert_kind(result, ErrorCode::Timeout);
-        let next = bus.request("session/prompt", prompt(&session, "next"));
-        assert_eq!(next.await.expect("answered")["text"], "next");
-
-        let mut stream = bus.stream_request("session/prompt", &slow);
-        tokio::select! {
-            biased;
-            event = stream.next() => panic!("{event:?}"),
-            () = eventually("it is pending", || bus.pending_count() == Some(1)) => {}
-        }
-        drop(stream);
-        let last = bus.request("session/prompt", prompt(&session, "last"));
-        assert_eq!(last.await.expect("answered")["text"], "last");
-        assert!(start.elapsed() < BOUND, "{:?}", start.elapsed());
-        bus.stop().await.expect("stops");
-    });
-}
-
-#[test]
-fn the_rust_sdk_works_over_connect_io() {
-    let Some(python) = python(&[SDK]) else { return };
-    alone_async(|| async {
+fn the_acp_crate_drives_an_agent_through_sockets() {
+    let Some(python) = python(&[ACP_SDK]) else {
+        return;
+    };
+    alone_async(|| async move {
+        let (log, dir) = (Log::new(), TempDir::new());
+        let path = dir.path("bus.sock");
+        let pool = python_pool(&python, "agent", "acp_agent.py", 1, &log);
         let bus = StdioBus::builder()
-            .pool(agent(&python))
+            .config_json(config(&[pool]))
+            .listen(ListenMode::unix(&path))
+            .listen(ListenMode::tcp("127.0.0.1", 0))
             .build()
             .expect("valid");
         bus.start().await.expect("starts");
-        let io = bus.connect_io(Some("agent")).await.expect("connects");
-        let (read, write) = tokio::io::split(io);
-        let said = Arc::new(Mutex::new(String::new()));
-        let hears = Arc::clone(&said);
-
-        let client = Client
-            .v1()
-            .on_receive_notification(
-                async move |notification: SessionNotification, _| {
-                    if let SessionUpdate::AgentMessageChunk(ContentChunk {
-                        content: ContentBlock::Text(text),
-                        ..
-                    }) = notification.update
-                    {
-                        hears.lock().expect("no panic").push_str(&text.text);
-                    }
-                    Ok(())
-                },
-                agent_client_protocol::on_receive_notification!(),
-            )
-            .on_receive_request(
-                async move |request: RequestPermissionRequest, responder, _| {
-                    let option = request.options[0].option_id.clone();
-                    let outcome = SelectedPermissionOutcome::new(option);
-                    responder.respond(RequestPermissionResponse::new(
-                        RequestPermissionOutcome::Selected(outcome),
-                    ))
-                },
-                agent_client_protocol::on_receive_request!(),
-            );
-        let streams = ByteStreams::new(write.compat_write(), read.compat());
-        client
-            .connect_with(streams, |agent: ConnectionTo<Agent>| async move {
-                let hello = InitializeRequest::new(ProtocolVersion::V1);
-                agent.send_request(hello).block_task().await?;
-                let session = agent
-                    .send_request(NewSessionRequest::new("/"))
-                    .block_task()
-                    .await?;
-                let text = ContentBlock::Text(TextContent::new("perm"));
-                let prompt = PromptRequest::new(session.session_id, vec![text]);
-                let end = agent.send_request(prompt).block_task().await?;
-                assert_eq!(end.stop_reason, StopReason::EndTurn);
-                Ok(())
-            })
+        let tcp = bus
+            .listen_addrs()
+            .into_iter()
+            .find_map(|address| match address {
+                ListenAddr::Tcp(address) => Some(address),
+                _ => None,
+            });
+        let unix = UnixStream::connect(path).await.expect("a Unix client");
+        let tcp = TcpStream::connect(tcp.expect("a TCP listener"))
             .await
-            .expect("a whole turn");
-        assert_eq!(*said.lock().expect("no panic"), "outcome=selected:ok");
+            .expect("a TCP client");
+        let (unix, tcp) = tokio::join!(
+            soon("the talk over a Unix socket", converse(unix, "ok")),
+            soon("the talk over TCP", converse(tcp, "no"))
+        );
+        unix.expect("the talk over a Unix socket");
+        tcp.expect("the talk over TCP");
+        assert_eq!(log.pids().len(), 1);
+        assert_eq!(
+            log.with_method("initialize").len(),
+            1,
+            "one agent, one handshake"
+        );
         bus.stop().await.expect("stops");
     });
 }

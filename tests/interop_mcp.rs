@@ -4,11 +4,10 @@ mod common;
 
 use std::path::Path;
 
-use common::{Client, TempDir, alone_async, python};
-use rmcp::ServiceExt;
-use rmcp::model::CallToolRequestParams;
+use common::peer::*;
+use common::{Client, Program, TempDir, alone, alone_async, python};
 use serde_json::{Value, json};
-use stdiobus::{ListenMode, PoolConfig, Protocol, StdioBus};
+use stdiobus::{ListenMode, PoolConfig, StdioBus};
 
 const SERVER: &str = "mcp-server-time==2026.10.19";
 
@@ -114,33 +113,64 @@ fn talk_mcp(client: &mut Client) {
     check_current_time(&ask(client, "tools/call", current_time_params()));
 }
 
+/// The same unmodified server, asked in the current revision, which knows no handshake.
 #[test]
-fn two_clients_of_the_rust_sdk_share_a_server_over_connect_io() {
+fn an_mcp_server_answers_stateless_clients_on_sockets() {
     let Some(python) = python(&[SERVER]) else {
         return;
     };
-    alone_async(|| async {
-        let bus = StdioBus::builder()
-            .pool(time_server(&python).protocol(Protocol::Mcp))
-            .build()
-            .unwrap();
-        bus.start().await.unwrap();
-        let mut clients = Vec::new();
-        for _ in 0..2 {
-            let io = bus.connect_io(Some("time")).await.unwrap();
-            clients.push(().serve(tokio::io::split(io)).await.unwrap());
+    alone(|| {
+        let pool = json!({
+            "id": "time", "command": python, "instances": 2,
+            "args": ["-m", "mcp_server_time", "--local-timezone", "UTC"],
+        });
+        let bus = Program::start(&config(&[pool]), UNIX_AND_TCP);
+        for client in [bus.unix_client(), bus.tcp_client()] {
+            let mut peer = Peer::new(client);
+            let meta = || modern(json!({}));
+            let discovered = peer.call("server/discover", json!({"_meta": meta()}));
+            assert_eq!(
+                discovered["supportedVersions"],
+                json!(["2026-07-28"]),
+                "{discovered}"
+            );
+            check_tools(&peer.call("tools/list", json!({"_meta": meta()})));
+            for _ in 0..4 {
+                let mut params = current_time_params();
+                params["_meta"] = meta();
+                check_current_time(&peer.call("tools/call", params));
+            }
+            peer.kept_nothing("more came");
         }
-        for client in &clients {
-            let tools = client.list_all_tools().await.unwrap();
-            assert!(tools.iter().any(|tool| tool.name == "get_current_time"));
-            let mut call = CallToolRequestParams::new("get_current_time");
-            call.arguments = json!({"timezone": "Europe/Paris"}).as_object().cloned();
-            let answer = client.call_tool(call).await.unwrap();
-            check_current_time(&serde_json::to_value(answer).unwrap());
+    });
+}
+
+/// The same unmodified servers, two of them, shared by three clients that each shake hands.
+#[test]
+fn two_mcp_servers_answer_three_clients_that_each_shake_hands() {
+    let Some(python) = python(&[SERVER]) else {
+        return;
+    };
+    alone(|| {
+        let log = Log::new();
+        let pool = json!({
+            "id": "time", "command": python, "instances": 2,
+            "args": [worker_script("tee.py"), log.path(), "mcp_server_time", "--local-timezone", "UTC"],
+        });
+        let bus = Program::start(&config(&[pool]), UNIX_AND_TCP);
+        let clients = [bus.unix_client(), bus.tcp_client(), bus.unix_client()];
+        let mut peers = clients.map(Peer::new);
+        for peer in &mut peers {
+            check_initialized(&peer.initialize_mcp());
         }
-        for client in clients {
-            client.cancel().await.unwrap();
+        log.wait_until_ready(2);
+        let calls = peers
+            .each_mut()
+            .map(|peer| peer.request("tools/call", current_time_params()));
+        for (peer, call) in peers.iter_mut().zip(calls) {
+            check_current_time(&peer.result(call));
+            check_tools(&peer.call("tools/list", json!({})));
         }
-        bus.stop().await.unwrap();
+        assert_one_handshake_each(&log);
     });
 }

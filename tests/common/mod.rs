@@ -6,6 +6,7 @@
 #![allow(dead_code)] // each test program uses its own part of this
 
 pub mod client;
+pub mod peer;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -581,10 +582,15 @@ impl Client {
     /// The next line, without its newline.
     #[track_caller]
     pub fn receive(&mut self) -> String {
-        match self.lines.recv_timeout(BOUND) {
-            Ok(line) => line,
-            Err(RecvTimeoutError::Timeout) => panic!("nothing came within {BOUND:?}"),
-            Err(RecvTimeoutError::Disconnected) => panic!("the connection was closed"),
+        self.line(BOUND).unwrap_or_else(|reason| panic!("{reason}"))
+    }
+
+    /// The next line, without its newline, or why there is none.
+    pub fn line(&mut self, bound: Duration) -> Result<String, String> {
+        match self.lines.recv_timeout(bound) {
+            Ok(line) => Ok(line),
+            Err(RecvTimeoutError::Timeout) => Err(format!("nothing came within {bound:?}")),
+            Err(RecvTimeoutError::Disconnected) => Err("the connection was closed".to_owned()),
         }
     }
 

@@ -47,16 +47,6 @@ static void copy_options(stdio_bus_t *bus, const stdio_bus_options_t *options, c
     bus->no_host = bus->ext.flags & STDIO_BUS_CREATE_NO_HOST;
 }
 
-int sb_config_supported(const sb_config *config, char error[SB_CONFIG_ERROR_MAX])
-{
-    for (size_t i = 0; i < config->pool_count; i++) {
-        if (!config->pools[i].exclusive) continue;
-        snprintf(error, SB_CONFIG_ERROR_MAX, "config: pools[%zu].clients: \"exclusive\" is not supported yet", i);
-        return STDIO_BUS_ERR_CONFIG;
-    }
-    return STDIO_BUS_OK;
-}
-
 static int read_config(stdio_bus_t *bus, const stdio_bus_options_t *options)
 {
     char error[SB_CONFIG_ERROR_MAX] = "config: neither config_path nor config_json is set";
@@ -66,7 +56,6 @@ static int read_config(stdio_bus_t *bus, const stdio_bus_options_t *options)
     } else if (options->config_json != NULL) {
         status = sb_config_parse(&bus->config, sb_span_of(options->config_json), error);
     }
-    if (status == STDIO_BUS_OK) status = sb_config_supported(&bus->config, error);
     if (status != STDIO_BUS_OK) sb_report_error(bus, status, "%s", error);
     for (size_t i = 0; i < bus->config.warning_count; i++) {
         sb_log(&bus->ctx, SB_LOG_WARN, "%s", bus->config.warnings[i]);
@@ -475,6 +464,8 @@ int stdio_bus_register_embedded_worker(stdio_bus_t *bus, int fd_to_worker, int f
     if (bus->state != STDIO_BUS_STATE_RUNNING) return STDIO_BUS_ERR_STATE;
     pool = sb_pool_named(bus, sb_span_of(pool_id));
     if (pool == NULL) return STDIO_BUS_ENOTFOUND;
+    /* It would be somebody's, and nobody has asked for it. */
+    if (pool->config.exclusive) return STDIO_BUS_EINVAL;
     worker = embedded_slot(bus, pool);
     if (worker == NULL) return STDIO_BUS_ERR_BUFFER;
     nested = bus->in_step;

@@ -49,12 +49,17 @@ typedef struct {
 } sb_handshake;
 
 struct sb_pool {
-    sb_pool *next;         /* of the retired ones */
+    sb_pool *next;         /* of the retired, or the private ones */
+    sb_pool *model;        /* the exclusive pool that this one is a private one of, or NULL; see exclusive.c */
+    sb_pool *next_of_tenant;
+    sb_peer *tenant;       /* the client that a private pool is for; NULL once that has left */
+    uint32_t taken;        /* of an exclusive pool: clients that have a private one now */
+    uint32_t copies;       /* private pools that still exist: they share its configuration */
     sb_pool_config config; /* its own copy */
     uint32_t key;          /* never used again: what its sessions are filed under */
     uint32_t worker_count; /* slots that are its own */
     bool started;          /* its workers have been started */
-    bool retired;          /* replaced by a reload: its workers finish what they have */
+    bool retired;          /* replaced by a reload, or its client is gone: its workers finish what they have */
     uint64_t end_due;      /* when the workers of a retired pool are stopped, whatever they have */
     sb_balance balance;    /* its ready workers */
     sb_handshake hello;
@@ -87,6 +92,8 @@ struct stdio_bus {
     size_t pool_count;
     sb_pool *default_pool;
     sb_pool *retired;
+    sb_pool *private_pools;
+    sb_pool *host_pools; /* those of them that are the host's */
     uint32_t last_pool_key;
     sb_worker **workers; /* by id */
     size_t worker_count;
@@ -263,6 +270,12 @@ bool sb_pools_init(stdio_bus_t *bus);
 /* A pool that takes over this configuration, which is empty then; with its worker slots. NULL without memory. */
 sb_pool *sb_pool_new(stdio_bus_t *bus, sb_pool_config *config);
 
+/* A private pool of an exclusive one. NULL without memory. */
+sb_pool *sb_pool_new_private(stdio_bus_t *bus, sb_pool *model);
+
+/* Has the workers of a new pool started, in a bus that runs. */
+void sb_pool_start_workers(stdio_bus_t *bus, sb_pool *pool);
+
 /* Frees a pool whose workers are gone; its slots become free. */
 void sb_pool_free(stdio_bus_t *bus, sb_pool *pool);
 
@@ -323,10 +336,27 @@ void sb_pool_fail_queue(stdio_bus_t *bus, sb_pool *pool);
 /* Turns of this session (plain text) that have not begun end as cancelled. */
 void sb_pool_end_held(stdio_bus_t *bus, sb_pool *pool, sb_span session);
 
+/* ---- exclusive.c: pools that give each client a worker of its own ---------------------------- */
+
+/* The private pool that a client has of this one, or NULL. */
+sb_pool *sb_exclusive_find(stdio_bus_t *bus, const sb_pool *pool, sb_peer *client);
+
+/* The same, made if needed; NULL if all are taken, or without memory. */
+sb_pool *sb_exclusive_take(stdio_bus_t *bus, sb_pool *pool, sb_peer *client);
+
+/* A client is gone. */
+void sb_exclusive_leave(stdio_bus_t *bus, sb_peer *client);
+
+/* A pool is replaced (`to` may be NULL): its clients go on with what takes its place. */
+void sb_exclusive_replace(stdio_bus_t *bus, const sb_pool *pool, sb_pool *to);
+
 /* ---- reload.c: another configuration while running ------------------------------------- */
 
 /* A status; after anything but STDIO_BUS_OK nothing has changed. Takes over what it needs of `config`. */
 int sb_reload(stdio_bus_t *bus, sb_config *config);
+
+/* A pool takes nothing new; it is freed once its workers have ended. */
+void sb_pool_retire(stdio_bus_t *bus, sb_pool *pool);
 
 /* Stops the workers of retired pools that have nothing left to do, and frees pools without workers. */
 void sb_reload_progress(stdio_bus_t *bus);

@@ -95,6 +95,7 @@ void sb_clients_closed(sb_ctx *ctx, sb_conn *conn, const char *reason)
     char why[64];
     sb_dispatch_give_up_asked(bus, &conn->peer);
     sb_dispatch_decline_held(bus, &conn->peer);
+    sb_exclusive_leave(bus, &conn->peer);
     sb_router_remove(&ctx->router, &conn->peer);
     if (conn->prev != NULL) {
         conn->prev->next = conn->next;

@@ -25,7 +25,7 @@ typedef struct {
     sb_stderr stderr_mode;
     char *initialize; /* the JSON text of the object, or NULL */
     uint32_t init_timeout_sec;
-    bool exclusive;
+    bool exclusive; /* each client gets a worker of its own; `instances` is how many may have one */
 } sb_pool_config;
 
 typedef struct {
@@ -67,12 +67,6 @@ int sb_config_parse(sb_config *config, sb_span text, char error[SB_CONFIG_ERROR_
 
 /* The same from a file; what can't be read is STDIO_BUS_ERR_CONFIG too, naming path and reason. */
 int sb_config_load(sb_config *config, const char *path, char error[SB_CONFIG_ERROR_MAX]);
-
-/*
- * What is read but not done yet: a pool with "clients": "exclusive". A promise
- * of isolation is refused rather than broken. A status, with a message.
- */
-int sb_config_supported(const sb_config *config, char error[SB_CONFIG_ERROR_MAX]);
 
 /* Whether two pools are the same in everything. */
 bool sb_pool_config_equal(const sb_pool_config *a, const sb_pool_config *b);

@@ -22,6 +22,7 @@ struct sb_conn {
     uint64_t auth_due;   /* end of the time it has for its token */
     uint32_t seen_written; /* of the sink's `written`, when it last got on */
     sb_pool *pool;       /* of its listener, or NULL */
+    sb_pool *private_pools; /* see exclusive.c */
     sb_listener *listener; /* whose token it must show; NULL once that is done */
     bool tcp;
     bool pair;   /* descriptors that were handed over, not accepted */

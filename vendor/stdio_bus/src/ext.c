@@ -44,7 +44,6 @@ int stdio_bus_reload(stdio_bus_t *bus, const char *config_path, const char *conf
     if (bus->in_step || bus->state != STDIO_BUS_STATE_RUNNING || bus->draining) return STDIO_BUS_ERR_STATE;
     status = config_path != NULL ? sb_config_load(&config, config_path, error)
                                  : sb_config_parse(&config, sb_span_of(config_json), error);
-    if (status == STDIO_BUS_OK) status = sb_config_supported(&config, error);
     if (status != STDIO_BUS_OK) {
         sb_report_error(bus, status, "reload: %s", error);
         sb_config_free(&config);
@@ -89,6 +88,14 @@ int stdio_bus_cancel(stdio_bus_t *bus, const char *id, size_t id_len)
     return STDIO_BUS_OK;
 }
 
+static bool end_session_in(stdio_bus_t *bus, const sb_pool *pool, sb_span name)
+{
+    uint32_t session = sb_router_session(&bus->ctx.router, pool->key, name, false);
+    if (session == SB_NONE) return false;
+    sb_session_end(&bus->ctx.router, session);
+    return true;
+}
+
 int stdio_bus_end_session(stdio_bus_t *bus, const char *pool, const char *session, size_t session_len)
 {
     sb_span name = {session, session_len};
@@ -100,12 +107,12 @@ int stdio_bus_end_session(stdio_bus_t *bus, const char *pool, const char *sessio
         if (only == NULL) return STDIO_BUS_ENOTFOUND;
     }
     for (size_t i = 0; i < bus->pool_count; i++) {
-        uint32_t found;
         if (only != NULL && only != bus->pools[i]) continue;
-        found = sb_router_session(&bus->ctx.router, bus->pools[i]->key, name, false);
-        if (found == SB_NONE) continue;
-        sb_session_end(&bus->ctx.router, found);
-        status = STDIO_BUS_OK;
+        if (end_session_in(bus, bus->pools[i], name)) status = STDIO_BUS_OK;
+    }
+    for (sb_pool *own = bus->private_pools; own != NULL; own = own->next) {
+        if (only != NULL && only != own->model) continue;
+        if (end_session_in(bus, own, name)) status = STDIO_BUS_OK;
     }
     return status;
 }
@@ -239,6 +246,13 @@ static void add_worker(stdio_bus_pool_info_t *info, const sb_worker *worker)
     info->restarts += worker->restarts.total;
 }
 
+static void add_queue(stdio_bus_pool_info_t *info, const sb_pool *pool)
+{
+    info->queued += pool->waiting.pending;
+    info->queued_bytes += pool->queued_bytes;
+    info->requests += pool->requests;
+}
+
 int stdio_bus_pool_info(const stdio_bus_t *bus, int number, stdio_bus_pool_info_t *info)
 {
     const sb_pool *pool;
@@ -250,11 +264,13 @@ int stdio_bus_pool_info(const stdio_bus_t *bus, int number, stdio_bus_pool_info_
     info->size = size;
     pool = bus->pools[number];
     info->id = pool->config.id;
-    info->queued = pool->waiting.pending;
-    info->queued_bytes = pool->queued_bytes;
-    info->requests = pool->requests;
+    add_queue(info, pool);
+    for (const sb_pool *own = bus->private_pools; own != NULL; own = own->next) {
+        if (own->model == pool) add_queue(info, own);
+    }
     for (size_t i = 0; i < bus->worker_count; i++) {
-        if (bus->workers[i]->pool == pool) add_worker(info, bus->workers[i]);
+        const sb_pool *of = bus->workers[i]->pool;
+        if (of == pool || (of != NULL && of->model == pool)) add_worker(info, bus->workers[i]);
     }
     return STDIO_BUS_OK;
 }

@@ -1,7 +1,9 @@
 #include "launch.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 extern char **environ;
 
@@ -90,9 +92,13 @@ int sb_launch(const sb_ctx *ctx, const sb_pool_config *config, sb_child *child)
 
 int sb_launch_check(const sb_pool_config *config)
 {
-    int error = 0;
+    int error = 0, dir = AT_FDCWD;
     char *path = find_program(config, &error);
     if (path == NULL) return error;
+    error = 0;
+    if (config->cwd != NULL) dir = open(config->cwd, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (dir == -1 || faccessat(dir, path, X_OK, 0) != 0) error = errno;
+    if (dir >= 0) close(dir);
     sb_free(path);
-    return 0;
+    return error;
 }

@@ -10,7 +10,7 @@
 /* Starts it. Returns 0 or an errno value. */
 int sb_launch(const sb_ctx *ctx, const sb_pool_config *config, sb_child *child);
 
-/* Whether the program can be found, as far as that can be told without starting it: 0 or an errno value. */
+/* Whether the program can be executed, as far as that can be told without doing it: 0 or an errno value. */
 int sb_launch_check(const sb_pool_config *config);
 
 #endif

@@ -1,4 +1,5 @@
 #include "bus.h"
+#include "launch.h"
 
 /* Restarts (20-bus): at once after a long run, else spaced out more and more. */
 #define LONG_RUN_MS 10000u
@@ -24,9 +25,10 @@ bool sb_pools_init(stdio_bus_t *bus)
     return true;
 }
 
-sb_pool *sb_pool_new(stdio_bus_t *bus, sb_pool_config *config)
+static sb_pool *make_pool(stdio_bus_t *bus, sb_pool_config *config, sb_pool *model)
 {
     sb_pool *pool = sb_calloc(1, sizeof *pool);
+    uint32_t workers = model != NULL ? 1 : config->exclusive ? 0 : config->instances;
     if (pool == NULL) return NULL;
     if (!sb_queue_init(bus, pool)) {
         sb_free(pool);
@@ -35,12 +37,17 @@ sb_pool *sb_pool_new(stdio_bus_t *bus, sb_pool_config *config)
     pool->bus = bus;
     pool->key = ++bus->last_pool_key;
     pool->config = *config;
-    memset(config, 0, sizeof *config);
+    pool->model = model;
+    if (model != NULL) {
+        model->copies++;
+    } else {
+        memset(config, 0, sizeof *config);
+    }
     if (!sb_handshake_init(bus, pool)) {
         sb_pool_free(bus, pool);
         return NULL;
     }
-    for (uint32_t n = 0; n < pool->config.instances; n++) {
+    for (uint32_t n = 0; n < workers; n++) {
         if (sb_pool_add_worker(bus, pool) == NULL) {
             sb_pool_free(bus, pool);
             return NULL;
@@ -65,7 +72,11 @@ void sb_pool_free(stdio_bus_t *bus, sb_pool *pool)
     sb_handshake_free(bus, pool);
     sb_queue_free(bus, pool);
     sb_balance_free(&pool->balance);
-    sb_pool_config_free(&pool->config);
+    if (pool->model != NULL) {
+        pool->model->copies--;
+    } else {
+        sb_pool_config_free(&pool->config);
+    }
     sb_free(pool);
 }
 
@@ -110,16 +121,48 @@ sb_worker *sb_pool_add_worker(stdio_bus_t *bus, sb_pool *pool)
     return worker;
 }
 
+sb_pool *sb_pool_new(stdio_bus_t *bus, sb_pool_config *config)
+{
+    return make_pool(bus, config, NULL);
+}
+
+sb_pool *sb_pool_new_private(stdio_bus_t *bus, sb_pool *model)
+{
+    return make_pool(bus, &model->config, model);
+}
+
+void sb_pool_start_workers(stdio_bus_t *bus, sb_pool *pool)
+{
+    /* A start is a retry that is due at once; what goes wrong with it is treated like any other failed start. */
+    for (size_t i = 0; i < bus->worker_count; i++) {
+        if (bus->workers[i]->pool == pool) sb_worker_retry_at(bus->workers[i], bus->ctx.loop.now, false);
+    }
+    pool->started = true;
+}
+
 static void report_failed_start(stdio_bus_t *bus, const sb_worker *worker, int error)
 {
     sb_report_error(bus, STDIO_BUS_ERR_WORKER, "cannot %s %s (pool %s): %s", worker->exec_step,
                     worker->config->command, worker->config->id, strerror(error));
 }
 
+/* An exclusive pool starts its workers later, but what can't be started is told now. */
+static int check_exclusive(stdio_bus_t *bus, const sb_pool *pool)
+{
+    int error = pool->config.exclusive ? sb_launch_check(&pool->config) : 0;
+    if (error == 0) return STDIO_BUS_OK;
+    sb_report_error(bus, STDIO_BUS_ERR_WORKER, "cannot execute %s (pool %s): %s", pool->config.command,
+                    pool->config.id, strerror(error));
+    return STDIO_BUS_ERR_WORKER;
+}
+
 int sb_pools_start(stdio_bus_t *bus)
 {
     int error = 0;
-    for (size_t i = 0; i < bus->pool_count; i++) bus->pools[i]->started = true;
+    for (size_t i = 0; i < bus->pool_count; i++) {
+        if (check_exclusive(bus, bus->pools[i]) != STDIO_BUS_OK) return STDIO_BUS_ERR_WORKER;
+        bus->pools[i]->started = true;
+    }
     /* All are forked before the first is waited for. */
     for (size_t i = 0; i < bus->worker_count && error == 0; i++) {
         error = sb_worker_start(bus->workers[i]);
@@ -145,15 +188,27 @@ bool sb_pools_running(const stdio_bus_t *bus)
     return false;
 }
 
+static void free_all(stdio_bus_t *bus, sb_pool **list, bool only_private)
+{
+    for (sb_pool **at = list; *at != NULL;) {
+        sb_pool *pool = *at;
+        if (only_private && pool->model == NULL) {
+            at = &pool->next;
+        } else {
+            *at = pool->next;
+            sb_pool_free(bus, pool);
+        }
+    }
+}
+
 void sb_pools_free(stdio_bus_t *bus)
 {
     for (size_t i = 0; i < bus->worker_count; i++) sb_worker_abort(bus->workers[i]);
+    /* Private ones first: they share the configuration of others. */
+    free_all(bus, &bus->private_pools, false);
+    free_all(bus, &bus->retired, true);
     for (size_t i = 0; i < bus->pool_count; i++) sb_pool_free(bus, bus->pools[i]);
-    while (bus->retired != NULL) {
-        sb_pool *pool = bus->retired;
-        bus->retired = pool->next;
-        sb_pool_free(bus, pool);
-    }
+    free_all(bus, &bus->retired, false);
     for (size_t i = 0; i < bus->worker_count; i++) sb_worker_free(bus->workers[i]);
     sb_free(bus->workers);
     sb_free(bus->pools);

@@ -68,7 +68,7 @@ static void end_idle_sessions(stdio_bus_t *bus, sb_worker *worker)
     }
 }
 
-static void retire(stdio_bus_t *bus, sb_pool *pool)
+void sb_pool_retire(stdio_bus_t *bus, sb_pool *pool)
 {
     uint64_t now = sb_clock_now(&bus->ctx.loop.clock);
     pool->retired = true;
@@ -109,15 +109,11 @@ static void apply_limits(stdio_bus_t *bus, const sb_limits *limits)
     for (size_t i = 0; i < bus->worker_count; i++) bus->workers[i]->source.framer.max = limits->max_input_buffer;
 }
 
-/* Their start is a retry that is due at once; what goes wrong with it is treated like any other failed start. */
 static void start_new(stdio_bus_t *bus)
 {
-    for (size_t i = 0; i < bus->worker_count; i++) {
-        sb_worker *worker = bus->workers[i];
-        if (worker->pool == NULL || worker->pool->started || worker->pool->retired) continue;
-        sb_worker_retry_at(worker, bus->ctx.loop.now, false);
+    for (size_t i = 0; i < bus->pool_count; i++) {
+        if (!bus->pools[i]->started) sb_pool_start_workers(bus, bus->pools[i]);
     }
-    for (size_t i = 0; i < bus->pool_count; i++) bus->pools[i]->started = true;
 }
 
 int sb_reload(stdio_bus_t *bus, sb_config *config)
@@ -135,7 +131,7 @@ int sb_reload(stdio_bus_t *bus, sb_config *config)
     for (size_t i = 0; i < before_count; i++) {
         bool kept = false;
         for (size_t n = 0; n < bus->pool_count; n++) kept = kept || pools[n] == before[i];
-        if (!kept) retire(bus, before[i]);
+        if (!kept) sb_pool_retire(bus, before[i]);
     }
     sb_free(before);
     move_clients(bus);
@@ -144,7 +140,10 @@ int sb_reload(stdio_bus_t *bus, sb_config *config)
     /* What waited for a worker of the old pool waits for one of the new. */
     for (sb_pool *pool = bus->retired; pool != NULL; pool = pool->next) {
         sb_pool *to = successor(bus, pool);
-        if (to != NULL) {
+        if (pool->model != NULL) continue;
+        if (pool->config.exclusive) {
+            sb_exclusive_replace(bus, pool, to);
+        } else if (to != NULL) {
             sb_pool_flush_queue(bus, pool, to);
         } else {
             sb_pool_fail_queue(bus, pool);
@@ -177,7 +176,7 @@ void sb_reload_progress(stdio_bus_t *bus)
     }
     for (sb_pool **at = &bus->retired; *at != NULL;) {
         sb_pool *pool = *at;
-        if (pool->worker_count == 0) {
+        if (pool->worker_count == 0 && pool->copies == 0) {
             *at = pool->next;
             sb_router_end_sessions(&bus->ctx.router, pool->key);
             sb_pool_free(bus, pool);

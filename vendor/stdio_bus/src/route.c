@@ -4,26 +4,22 @@
 
 sb_span sb_plain_text(stdio_bus_t *bus, sb_span token)
 {
+    static const sb_span absent = {NULL, 0};
     sb_span text = {token.ptr + 1, token.len - 2};
     if (memchr(text.ptr, '\\', text.len) == NULL) return text;
     bus->plain.pos = bus->plain.len = 0;
-    text.ptr = NULL;
     if (sb_buf_reserve(&bus->plain, token.len)) {
+        text.ptr = bus->plain.data;
         text.len = sb_json_decode(token, bus->plain.data);
-        if (text.len != SIZE_MAX) text.ptr = bus->plain.data;
+        if (text.len != SIZE_MAX) return text;
     }
-    return text;
+    return absent;
 }
 
 sb_span sb_session_token(const sb_envelope *envelope, sb_span frame)
 {
     sb_span token = sb_member_value(frame, envelope->session);
-    if (token.ptr == NULL && envelope->params.end != 0) {
-        sb_span params = sb_member_value(frame, envelope->params);
-        if (params.ptr[0] == '{') token = sb_json_find(params, "sessionId");
-        if (!sb_is_text(token)) token.ptr = NULL;
-    }
-    return token;
+    return token.ptr != NULL ? token : sb_protocol_session(sb_member_value(frame, envelope->params));
 }
 
 static sb_pool *pool_by_token(stdio_bus_t *bus, sb_span token)
@@ -34,15 +30,22 @@ static sb_pool *pool_by_token(stdio_bus_t *bus, sb_span token)
     return NULL;
 }
 
+/* The pool that a client's messages for this one go to; NULL if that doesn't exist yet. */
+static sb_pool *used_pool(stdio_bus_t *bus, sb_pool *pool, sb_peer *client)
+{
+    return pool->config.exclusive ? sb_exclusive_find(bus, pool, client) : pool;
+}
+
 /* The only pool that knows this session. */
-static sb_pool *pool_of_session(stdio_bus_t *bus, sb_span session)
+static sb_pool *pool_of_session(stdio_bus_t *bus, sb_peer *client, sb_span session)
 {
     sb_pool *found = NULL;
     if (session.ptr == NULL) return NULL;
     for (size_t i = 0; i < bus->pool_count; i++) {
-        if (sb_router_session(&bus->ctx.router, bus->pools[i]->key, session, false) == SB_NONE) continue;
+        sb_pool *pool = used_pool(bus, bus->pools[i], client);
+        if (pool == NULL || sb_router_session(&bus->ctx.router, pool->key, session, false) == SB_NONE) continue;
         if (found != NULL) return NULL;
-        found = bus->pools[i];
+        found = pool;
     }
     return found;
 }
@@ -74,8 +77,9 @@ static uint32_t created_session(stdio_bus_t *bus, const sb_pool *pool, const sb_
 static sb_pool *pool_of_created(stdio_bus_t *bus, const sb_message *message)
 {
     for (size_t i = 0; i < bus->pool_count; i++) {
-        if (bus->pools[i]->hello.protocol != SB_PROTOCOL_ACP) continue;
-        if (created_session(bus, bus->pools[i], message) != SB_NONE) return bus->pools[i];
+        sb_pool *pool = used_pool(bus, bus->pools[i], message->sender->peer);
+        if (pool == NULL || pool->hello.protocol != SB_PROTOCOL_ACP) continue;
+        if (created_session(bus, pool, message) != SB_NONE) return pool;
     }
     return NULL;
 }
@@ -102,7 +106,7 @@ static sb_pool *find_pool(stdio_bus_t *bus, const sb_message *message, char why[
     if (pool == NULL && bus->pool_count > 1) pool = pool_of_created(bus, message);
     if (pool == NULL && sender->conn != NULL && sender->conn->pool != NULL) return sender->conn->pool;
     if (pool == NULL && bus->pool_count == 1) return bus->pools[0];
-    if (pool == NULL) pool = pool_of_session(bus, session_name(bus, message));
+    if (pool == NULL) pool = pool_of_session(bus, sender->peer, session_name(bus, message));
     if (pool == NULL) pool = bus->default_pool;
     if (pool != NULL) return pool;
     used = (size_t)snprintf(why, 256, "No pool named; there are:");
@@ -426,6 +430,11 @@ int sb_route(stdio_bus_t *bus, const sb_sender *sender, const sb_envelope *envel
         bus->stats.routing_errors++;
         error.sent = 0;
         return sb_refuse_message(bus, &message, &error, STDIO_BUS_ERR_ROUTING);
+    }
+    if (message.pool->config.exclusive && message.pool->model == NULL) {
+        sb_pool *own = sb_exclusive_take(bus, message.pool, sender->peer);
+        if (own == NULL) return refuse_overloaded(bus, &message, "Every worker of the pool is taken", STDIO_BUS_EFULL);
+        message.pool = own;
     }
     return send_to_pool(bus, &message);
 }

@@ -204,9 +204,14 @@ static bool find_client(stdio_bus_t *bus, message *m)
     if (!find_by_token(bus, m)) return false;
     find_by_session(bus, m);
     if (m->session != SB_NONE && sb_router_session_at(&bus->ctx.router, m->session)->ending != SB_NONE) return false;
+    if (m->client != NULL) return true;
+    if (m->worker->pool->model != NULL) {
+        m->client = m->worker->pool->tenant;
+        return true;
+    }
     /* Its client has left: what belongs to one must not reach another. */
-    if (m->client == NULL && m->session != SB_NONE && sb_router_session_at(&bus->ctx.router, m->session)->created) return true;
-    if (m->client == NULL) m->client = sb_router_only_client(&bus->ctx.router, peer);
+    if (m->session != SB_NONE && sb_router_session_at(&bus->ctx.router, m->session)->created) return true;
+    m->client = sb_router_only_client(&bus->ctx.router, peer);
     /* With no client at all, what a worker says belongs to the host it lives with. */
     if (m->client == NULL && peer->links == SB_NONE && !bus->no_host) m->client = &bus->host;
     return true;

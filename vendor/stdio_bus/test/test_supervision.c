@@ -459,6 +459,29 @@ static void a_worker_that_fails_too_often_rests_until_the_window_has_passed(void
     stop_and_destroy(bus, 0);
 }
 
+static void a_worker_that_fails_too_often_leaves_its_pool_serving(void)
+{
+    stdio_bus_t *bus = start("{\"pools\":[{\"id\":\"p\",\"command\":" ECHO ",\"instances\":2}],"
+                             "\"limits\":{\"max_restarts\":1,\"restart_window_sec\":3600}}");
+    for (uint32_t n = 1; n <= 2; n++) {
+        STEP_UNTIL(bus, info_of(bus, 0).state == STDIO_BUS_WORKER_READY && info_of(bus, 0).generation == n);
+        CHECK(kill(info_of(bus, 0).pid, SIGKILL) == 0);
+        STEP_UNTIL(bus, count_events(STDIO_BUS_EVENT_WORKER_STOPPED) == (int)n);
+    }
+    CHECK(count_events(STDIO_BUS_EVENT_WORKER_FAILED) == 1 && info_of(bus, 0).state == STDIO_BUS_WORKER_FAILED);
+    CHECK(stdio_bus_worker_count(bus) == 1 && info_of(bus, 1).restarts == 0);
+    for (int i = 1; i <= 10; i++) {
+        CHECK(ingest(bus, "{\"id\":1,\"method\":\"m\"}") == STDIO_BUS_OK);
+        STEP_UNTIL(bus, messages == i);
+        CHECK(strcmp(last_message, "{\"id\":1,\"result\":true}") == 0);
+    }
+    /* The window has passed. */
+    sb_timer_set(&bus->ctx.loop.timers, &bus->workers[0]->timer, bus->ctx.loop.now);
+    STEP_UNTIL(bus, info_of(bus, 0).state == STDIO_BUS_WORKER_READY);
+    CHECK(info_of(bus, 0).generation == 3 && stdio_bus_worker_count(bus) == 2);
+    stop_and_destroy(bus, 2000);
+}
+
 static void every_event_carries_the_generation(void)
 {
     stdio_bus_t *bus = start(CONFIG("\"cat\""));
@@ -851,6 +874,7 @@ static const sb_test tests[] = {
     TEST(a_backoff_is_30_seconds_at_most),
     TEST(a_worker_that_had_run_for_more_than_10_seconds_is_started_at_once),
     TEST(a_worker_that_fails_too_often_rests_until_the_window_has_passed),
+    TEST(a_worker_that_fails_too_often_leaves_its_pool_serving),
     TEST(every_event_carries_the_generation),
     TEST(a_worker_that_closes_its_output_is_out_of_routing_and_replaced),
     TEST(a_worker_that_closes_its_output_and_ignores_sigterm_is_killed),
