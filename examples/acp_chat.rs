@@ -61,10 +61,9 @@ async fn turn(bus: &StdioBus, session: &Value, text: &str) -> Result<()> {
         match event? {
             StreamEvent::Chunk(text) => print!("{text}"),
             StreamEvent::Update(update) => {
-                let update = &update.params()["update"];
-                print!("[{}]", update["sessionUpdate"].as_str().unwrap_or("?"));
+                print!("[{}]", text_of(&update.params()["update"]["sessionUpdate"]));
             }
-            StreamEvent::Result(result) => println!("\n({})", result["stopReason"]),
+            StreamEvent::Result(result) => println!("\n({})", text_of(&result["stopReason"])),
             _ => {}
         }
         io::stdout().flush()?;
@@ -78,10 +77,11 @@ async fn answer(request: WorkerRequest, person: Person) -> std::result::Result<V
         return Err(RpcError::method_not_found(request.method()));
     }
     let params = request.params();
-    println!("\nThe agent wants to: {}", params["toolCall"]["title"]);
+    let title = text_of(&params["toolCall"]["title"]);
+    println!("\nThe agent wants to: {title}");
     let options = params["options"].as_array().cloned().unwrap_or_default();
     for (number, option) in options.iter().enumerate() {
-        println!("  {number}: {}", option["name"].as_str().unwrap_or("?"));
+        println!("  {number}: {}", text_of(&option["name"]));
     }
     let line = read(&person, "Which one? ").await;
     let line = line.map_err(|e| RpcError::internal(e.to_string()))?;
@@ -92,6 +92,10 @@ async fn answer(request: WorkerRequest, person: Person) -> std::result::Result<V
         None => json!({"outcome": "cancelled"}),
     };
     Ok(json!({"outcome": outcome}))
+}
+
+fn text_of(value: &Value) -> &str {
+    value.as_str().unwrap_or("?")
 }
 
 async fn read(person: &Person, question: &str) -> io::Result<Option<String>> {

@@ -31,8 +31,6 @@ async fn main() -> Result<()> {
 
     let first = connect(&bus).await?;
     let second = connect(&bus).await?;
-    println!("{} clients, {:?} server", 2, bus.worker_count());
-
     let tools = first.list_all_tools().await?;
     for tool in &tools {
         let what = tool.description.as_deref().unwrap_or_default();
