@@ -455,3 +455,27 @@ fn a_loaded_session_brings_its_history_first_and_stays_on_its_agent() {
         }
     });
 }
+
+/// The usual case: clients come one after the other, and each has one session.
+#[test]
+fn the_only_sessions_of_many_clients_are_spread_over_agents() {
+    alone(|| {
+        let (bus, log) = puppets("acp", 2, &[]);
+        let _first = acp(bus.unix_client());
+        log.wait_for(2, "its handshake", |seen| seen.is("initialize"));
+        let connect = |_| {
+            let mut peer = acp(bus.unix_client());
+            let session = peer.new_session();
+            (peer, session)
+        };
+        let peers: Vec<_> = (0..40).map(connect).collect();
+        for pid in log.pids() {
+            let prefix = format!("sess-{pid}-");
+            let own = peers
+                .iter()
+                .filter(|(_, session)| session.starts_with(&prefix));
+            let own = own.count();
+            assert!(own >= 10, "agent {pid} has {own} of 40 sessions");
+        }
+    });
+}

@@ -3,7 +3,6 @@
 mod common;
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use agent_client_protocol::schema::ProtocolVersion;
 use agent_client_protocol::v1::ConnectionTo;
@@ -15,18 +14,13 @@ use agent_client_protocol::v1::schema::{
     SessionUpdate, StopReason, TextContent,
 };
 use agent_client_protocol::{Agent, ByteStreams, Client, Error};
+use common::client::soon;
 use common::peer::*;
 use common::{TempDir, alone_async, python};
 use stdiobus::{ListenAddr, ListenMode, StdioBus};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_util::compat::{TokioAsyncReadCompatExt, TokioAsyncWriteCompatExt};
-
-/// Bounds a wait, and says what it was for.
-async fn soon<T>(what: &str, wait: impl Future<Output = T>) -> T {
-    let result = tokio::time::timeout(Duration::from_secs(30), wait).await;
-    result.unwrap_or_else(|_| panic!("not within 30 s: {what}"))
-}
 
 /// The text of the agent's chunks, with their sessions.
 type Chunks = Arc<Mutex<Vec<(SessionId, String)>>>;
@@ -182,6 +176,36 @@ fn the_acp_crate_drives_an_agent_through_sockets() {
         unix.expect("the talk over a Unix socket");
         tcp.expect("the talk over TCP");
         assert_eq!(log.pids().len(), 1);
+        assert_eq!(
+            log.with_method("initialize").len(),
+            1,
+            "one agent, one handshake"
+        );
+        bus.stop().await.expect("stops");
+    });
+}
+
+#[test]
+fn the_acp_crate_drives_an_agent_inside_the_process() {
+    let Some(python) = python(&[ACP_SDK]) else {
+        return;
+    };
+    alone_async(|| async move {
+        let log = Log::new();
+        let pool = python_pool(&python, "agent", "acp_agent.py", 1, &log);
+        let bus = StdioBus::builder()
+            .config_json(config(&[pool]))
+            .build()
+            .expect("valid");
+        bus.start().await.expect("starts");
+        let one = bus.connect_io(Some("agent")).await.expect("a stream");
+        let other = bus.connect_io(None).await.expect("a stream");
+        let (one, other) = tokio::join!(
+            soon("one talk", converse(one, "ok")),
+            soon("the other talk", converse(other, "no"))
+        );
+        one.expect("one talk");
+        other.expect("the other talk");
         assert_eq!(
             log.with_method("initialize").len(),
             1,

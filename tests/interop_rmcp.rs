@@ -7,6 +7,7 @@ mod common;
 use std::path::Path;
 use std::time::Duration;
 
+use common::client::soon;
 use common::peer::*;
 use common::{Client, TempDir, alone_async, python};
 use rmcp::model::{
@@ -73,12 +74,6 @@ struct Driver {
     name: String,
     service: RunningService<RoleClient, Handler>,
     progress: mpsc::UnboundedReceiver<f64>,
-}
-
-/// Bounds a wait, and says what it was for.
-async fn soon<T>(what: &str, wait: impl Future<Output = T>) -> T {
-    let result = tokio::time::timeout(Duration::from_secs(15), wait).await;
-    result.unwrap_or_else(|_| panic!("not within 15 s: {what}"))
 }
 
 impl Driver {
@@ -278,6 +273,33 @@ fn rmcp_drives_two_servers_through_sockets_in_the_handshake_era() {
     });
 }
 
+/// What the stateless era offers, by two clients at once.
+async fn stateless_era<A, B>(a: A, b: B, log: &Log)
+where
+    A: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    B: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let mode = || ClientLifecycleMode::Discover {
+        preferred_versions: vec![ProtocolVersion::V_2026_07_28],
+    };
+    let mut a = Driver::connect(a, "anna", mode()).await;
+    let mut b = Driver::connect(b, "bert", mode()).await;
+    for driver in [&a, &b] {
+        driver.lists_tools().await;
+    }
+    tokio::join!(a.follows_progress(20), b.follows_progress(30));
+    tokio::join!(a.cancels(), b.cancels());
+    tokio::join!(a.times_out(), b.times_out());
+    let cancels = log.wait_for(4, "the cancels", |seen| seen.is("notifications/cancelled"));
+    assert_cancels_name_calls(log, &cancels);
+    assert!(
+        log.with_method("initialize").is_empty(),
+        "a handshake in the stateless era"
+    );
+    a.ends().await;
+    b.ends().await;
+}
+
 #[test]
 fn rmcp_drives_two_servers_through_sockets_in_the_stateless_era() {
     let Some(python) = python(&[MCP_SDK]) else {
@@ -286,25 +308,38 @@ fn rmcp_drives_two_servers_through_sockets_in_the_stateless_era() {
     alone_async(|| async move {
         let (log, dir) = (Log::new(), TempDir::new());
         let (bus, unix, tcp) = two_servers(&python, &log, &dir).await;
-        let mode = || ClientLifecycleMode::Discover {
-            preferred_versions: vec![ProtocolVersion::V_2026_07_28],
-        };
-        let mut a = Driver::connect(unix, "anna", mode()).await;
-        let mut b = Driver::connect(tcp, "bert", mode()).await;
-        for driver in [&a, &b] {
-            driver.lists_tools().await;
-        }
-        tokio::join!(a.follows_progress(20), b.follows_progress(30));
-        tokio::join!(a.cancels(), b.cancels());
-        tokio::join!(a.times_out(), b.times_out());
-        let cancels = log.wait_for(4, "the cancels", |seen| seen.is("notifications/cancelled"));
-        assert_cancels_name_calls(&log, &cancels);
-        assert!(
-            log.with_method("initialize").is_empty(),
-            "a handshake in the stateless era"
-        );
-        a.ends().await;
-        b.ends().await;
+        stateless_era(unix, tcp, &log).await;
+        bus.stop().await.expect("stops");
+    });
+}
+
+#[test]
+fn rmcp_drives_two_servers_inside_the_process_in_the_handshake_era() {
+    let Some(python) = python(&[MCP_SDK]) else {
+        return;
+    };
+    alone_async(|| async move {
+        let (log, dir) = (Log::new(), TempDir::new());
+        let (bus, _unix, _tcp) = two_servers(&python, &log, &dir).await;
+        log.prepare(Client::unix(dir.path("bus.sock")), 2);
+        let a = bus.connect_io(Some("server")).await.expect("a stream");
+        let b = bus.connect_io(None).await.expect("a stream");
+        handshake_era(a, b, &log).await;
+        bus.stop().await.expect("stops");
+    });
+}
+
+#[test]
+fn rmcp_drives_two_servers_inside_the_process_in_the_stateless_era() {
+    let Some(python) = python(&[MCP_SDK]) else {
+        return;
+    };
+    alone_async(|| async move {
+        let (log, dir) = (Log::new(), TempDir::new());
+        let (bus, _unix, _tcp) = two_servers(&python, &log, &dir).await;
+        let a = bus.connect_io(Some("server")).await.expect("a stream");
+        let b = bus.connect_io(None).await.expect("a stream");
+        stateless_era(a, b, &log).await;
         bus.stop().await.expect("stops");
     });
 }

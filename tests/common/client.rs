@@ -29,6 +29,12 @@ pub async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// Bounds a wait by [`BOUND`], and says what it was for.
+pub async fn soon<T>(what: &str, wait: impl Future<Output = T>) -> T {
+    let result = tokio::time::timeout(BOUND, wait).await;
+    result.unwrap_or_else(|_| panic!("not within {BOUND:?}: {what}"))
+}
+
 /// The error, which is of this kind.
 #[track_caller]
 pub fn assert_kind<T: std::fmt::Debug>(result: Result<T, Error>, kind: ErrorCode) -> Error {

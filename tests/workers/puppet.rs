@@ -1,11 +1,12 @@
 //! A worker whose every move is written in the test that uses it.
 //!
-//! `puppet [log FILE] [chatty] [strict] [mute-init] [hello LINE]...`
+//! `puppet [log FILE] [chatty] [strict] [mute-init] [numbered] [hello LINE]...`
 //!
 //! - `log FILE`: appends `PID start`, then `PID LINE` for each line read, then `PID eof`
 //! - `chatty`: writes 200 KB to stderr before it reads anything
 //! - `strict`: gives no reply to a message with a root member other than JSON-RPC's own
 //! - `mute-init`: never answers `initialize`
+//! - `numbered`: calls its sessions `1`, `2` and so on, as other processes of its kind do
 //! - `hello LINE`: writes LINE at its start
 //!
 //! A message with `params.play`, a list of steps, plays them; a request without it is answered with
@@ -35,6 +36,7 @@ struct Puppet {
     log: Option<String>,
     strict: bool,
     mute_init: bool,
+    numbered: bool,
     sessions: u32,
     waiting: Vec<Waiting>,
 }
@@ -64,6 +66,7 @@ fn main() {
             "log" => puppet.log = args.next(),
             "chatty" => chatty = true,
             "strict" => puppet.strict = true,
+            "numbered" => puppet.numbered = true,
             "mute-init" => puppet.mute_init = true,
             "hello" => hello.extend(args.next()),
             _ => {
@@ -134,7 +137,11 @@ impl Puppet {
             "initialize" => initialized(&params["protocolVersion"]),
             "session/new" => {
                 self.sessions += 1;
-                json!({"sessionId": format!("sess-{}-{}", std::process::id(), self.sessions)})
+                let name = match self.numbered {
+                    true => self.sessions.to_string(),
+                    false => format!("sess-{}-{}", std::process::id(), self.sessions),
+                };
+                json!({ "sessionId": name })
             }
             "pid" => json!(std::process::id()),
             _ => params.clone(),
