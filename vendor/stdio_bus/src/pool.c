@@ -178,6 +178,10 @@ int sb_pools_start(stdio_bus_t *bus)
 void sb_pools_stop(stdio_bus_t *bus, uint64_t timeout_ms)
 {
     for (size_t i = 0; i < bus->worker_count; i++) sb_worker_stop(bus->workers[i], timeout_ms);
+    /* Of a worker that doesn't run nobody will hear that it has stopped. */
+    for (size_t i = 0; i < bus->worker_count; i++) {
+        if (bus->workers[i]->pool != NULL) sb_pool_fail_queue(bus, bus->workers[i]->pool);
+    }
 }
 
 bool sb_pools_running(const stdio_bus_t *bus)
