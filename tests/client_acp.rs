@@ -10,7 +10,7 @@ use common::{BOUND, alone_async, python};
 use serde_json::{Value, json};
 use stdiobus::{
     ErrorCode, PoolConfig, Protocol, RequestOptions, ResponseStream, RpcError, StdioBus,
-    StreamEvent, WorkerRequest,
+    StreamEvent, WorkerInfo, WorkerRequest, WorkerState,
 };
 
 const SDK: &str = "agent-client-protocol==0.12.1";
@@ -38,8 +38,12 @@ async fn answer(request: WorkerRequest) -> Result<Value, RpcError> {
 }
 
 async fn started(python: &Path) -> StdioBus {
+    started_with(agent(python)).await
+}
+
+async fn started_with(agent: PoolConfig) -> StdioBus {
     let bus = StdioBus::builder()
-        .pool(agent(python))
+        .pool(agent)
         .on_request(answer)
         .build()
         .expect("valid");
@@ -144,6 +148,38 @@ fn a_turn_that_is_given_up_is_cancelled_at_the_agent() {
         let last = bus.request("session/prompt", prompt(&session, "last"));
         assert_eq!(last.await.expect("answered")["text"], "last");
         assert!(start.elapsed() < BOUND, "{:?}", start.elapsed());
+        bus.stop().await.expect("stops");
+    });
+}
+
+#[test]
+fn sessions_are_spread_over_the_agents_of_a_pool_and_stay_where_they_are() {
+    let Some(python) = python(&[SDK]) else { return };
+    alone_async(|| async {
+        let bus = started_with(agent(&python).instances(2)).await;
+        let deadline = Instant::now() + BOUND;
+        let ready = |worker: &WorkerInfo| worker.state == WorkerState::Ready;
+        while !bus.workers().await.expect("known").iter().all(ready) {
+            assert!(Instant::now() < deadline, "both are initialized");
+            tokio::task::yield_now().await;
+        }
+        let mut pids = std::collections::HashMap::new();
+        let mut sessions = Vec::new();
+        for _ in 0..4 {
+            sessions.push(new_session(&bus).await);
+        }
+        for round in 0..2 {
+            for session in &sessions {
+                let result = bus.request("session/prompt", prompt(session, "pid")).await;
+                let pid = result.expect("answered")["text"].to_string();
+                match round {
+                    0 => drop(pids.insert(session.clone(), pid)),
+                    _ => assert_eq!(pids[session], pid),
+                }
+            }
+        }
+        let agents: std::collections::HashSet<_> = pids.values().collect();
+        assert_eq!(agents.len(), 2, "{pids:?}");
         bus.stop().await.expect("stops");
     });
 }
