@@ -14,10 +14,12 @@
  * Threads: all calls on one bus come from one thread at a time; only
  * stdio_bus_wakeup (stdio_bus_ext.h) may be called from anywhere.
  *
- * Callbacks run inside stdio_bus_step (and inside create, start and destroy
- * for log and error callbacks). From inside a callback the host may call
- * ingest, stop and the queries; step and start return STDIO_BUS_ERR_STATE
- * there, and destroy takes effect when the running step returns.
+ * Callbacks run inside stdio_bus_step, and inside other calls for what these
+ * do themselves (a client that is adopted, a worker that is registered, a log
+ * line). From inside a callback the host may call ingest, stop, the queries
+ * and register_embedded_worker; step, start and unregister_embedded_worker
+ * return STDIO_BUS_ERR_STATE there, and destroy takes effect when the running
+ * step returns.
  *
  * The library is a good guest: it installs no signal handler, waits only for
  * its own children, keeps no globals, and never raises SIGPIPE in the host.
@@ -64,7 +66,7 @@ typedef void (*stdio_bus_worker_cb)(stdio_bus_t *bus, int worker_id, const char 
 /* A socket client connected. `peer_info` is "unix" or "ip:port". Client ids are never reused. */
 typedef void (*stdio_bus_client_connect_cb)(stdio_bus_t *bus, int client_id, const char *peer_info, void *user_data);
 
-/* A socket client is gone. `reason`: "closed", "error", "timeout", "overflow", "refused" or "shutdown". */
+/* A socket client is gone. `reason`: "closed", "error", "timeout", "overflow" or "shutdown". */
 typedef void (*stdio_bus_client_disconnect_cb)(stdio_bus_t *bus, int client_id, const char *reason, void *user_data);
 
 typedef enum {
@@ -96,7 +98,7 @@ typedef struct stdio_bus_options {
     stdio_bus_client_connect_cb on_client_connect;
     stdio_bus_client_disconnect_cb on_client_disconnect;
     void *user_data; /* passed to every callback, never read */
-    int log_level;   /* lowest level to report: 0 debug, 1 info, 2 warning, 3 error */
+    int log_level;   /* lowest level to report: 0 debug (what a zeroed structure says), 1 info, 2 warning, 3 error */
 } stdio_bus_options_t;
 
 typedef enum {
@@ -186,24 +188,33 @@ int stdio_bus_client_count(const stdio_bus_t *bus);
 
 /*
  * A descriptor that is readable exactly when stdio_bus_step has work, timers
- * and child exits included; owned by the bus. -1 with the poll(2) poller,
- * which has no descriptor.
+ * and child exits included, for a host with an event loop of its own: wait for
+ * it to become readable (level-triggered; never read from it), then call
+ * stdio_bus_step(bus, 0). What other calls set going makes it readable, too,
+ * so nothing else has to be stepped for. The same one from create to destroy;
+ * owned by the bus. -1 with the poll(2) poller, which has no descriptor.
  */
 int stdio_bus_get_poll_fd(const stdio_bus_t *bus);
 
 /*
  * Adds a worker that lives in the host: the bus writes frames to
  * `fd_to_worker` and reads them from `fd_from_worker`, which must be two
- * different descriptors (dup a socket). On success the bus owns both. Only
- * while RUNNING. Returns the worker id (>= 0), STDIO_BUS_ENOTFOUND for an
- * unknown pool, STDIO_BUS_ERR_INVALID or STDIO_BUS_ERR_STATE.
+ * different descriptors (dup a socket). On success the bus owns both and has
+ * made them non-blocking. Frames are lines, however clients are framed. It
+ * takes messages at once, beside the pool's own processes; it is gone, and not
+ * started again, when the host closes its ends. Where the thread that steps is
+ * also the one that works, it must not wait on its ends. Only while RUNNING.
+ * Returns the worker id (>= 0), STDIO_BUS_ENOTFOUND for an unknown pool,
+ * STDIO_BUS_ERR_WORKER for descriptors that cannot be watched,
+ * STDIO_BUS_ERR_INVALID or STDIO_BUS_ERR_STATE.
  */
 int stdio_bus_register_embedded_worker(stdio_bus_t *bus, int fd_to_worker, int fd_from_worker, const char *pool_id);
 
 /*
  * Removes a worker added by stdio_bus_register_embedded_worker and closes its
  * descriptors; its pending requests end with an error. Doing it twice is
- * allowed. STDIO_BUS_ENOTFOUND for an id that is no embedded worker.
+ * allowed. STDIO_BUS_ENOTFOUND for an id that is no embedded worker,
+ * STDIO_BUS_ERR_STATE from inside a callback.
  */
 int stdio_bus_unregister_embedded_worker(stdio_bus_t *bus, int worker_id);
 

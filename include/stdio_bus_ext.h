@@ -139,7 +139,8 @@ int stdio_bus_wakeup(stdio_bus_t *bus);
 int stdio_bus_stop_within(stdio_bus_t *bus, uint32_t timeout_ms);
 
 /*
- * Refuses new requests with -32013 while answers still flow; stops, as
+ * Closes the listeners (from inside a callback: when the step ends) and
+ * refuses new requests with -32013 while answers still flow; stops, as
  * stdio_bus_stop_within(bus, grace_ms) would, once nothing is pending or
  * after `timeout_ms`, where STDIO_BUS_DRAIN_CONFIGURED means the limit
  * drain_timeout_sec of the configuration. STDIO_BUS_ERR_STATE unless RUNNING.

@@ -29,7 +29,9 @@
 //! # Threads
 //! Each bus has one thread of its own, which sleeps while nothing happens.
 //! [`StdioBus`] can be used from any thread and with any async runtime. Answers
-//! are turned into values in the task that asked for them.
+//! are turned into values in the task that asked for them. Handlers run on the
+//! tokio runtime that was there when the bus was built or started, else on one
+//! thread more.
 //!
 //! # Routing
 //! Requests of one session go to the same worker of a pool, in their order.
@@ -40,6 +42,16 @@
 //! # Backpressure
 //! What waits for one worker is bounded in bytes ([`LimitsConfig`]); a request
 //! beyond it ends at once with [`ErrorCode::ResourceExhausted`].
+//!
+//! What workers say on their own never waits for a taker: a subscriber with a
+//! full queue loses messages, a stream that isn't read ends, and of workers'
+//! requests 1024 may be open. All of it is counted ([`Stats`]).
+//!
+//! # Streams and handlers
+//! [`StdioBus::stream_request`] gives what belongs to a request as it comes, as
+//! an ACP agent's text. [`StdioBusBuilder::on_request`] answers what workers ask;
+//! [`StdioBus::subscribe_notifications`] and [`StdioBus::on_notification`] hear
+//! what they tell. [`StdioBus::connect_io`] puts another library on a worker.
 //!
 //! # Shutdown
 //! At stop, requests in flight end at once with [`ErrorCode::TransportError`].

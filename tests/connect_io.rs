@@ -3,14 +3,26 @@
 mod common;
 
 use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
 
+use agent_client_protocol::schema::ProtocolVersion;
+use agent_client_protocol::v1::ConnectionTo;
+use agent_client_protocol::v1::schema::{
+    ContentBlock, ContentChunk, InitializeRequest, NewSessionRequest, PromptRequest,
+    RequestPermissionOutcome, RequestPermissionRequest, RequestPermissionResponse,
+    SelectedPermissionOutcome, SessionNotification, SessionUpdate, StopReason, TextContent,
+};
+use agent_client_protocol::{Agent, ByteStreams, Client};
 use common::client::{assert_kind, block_on, eventually};
-use common::{alone_async, open_tokios_sockets, zoo, zoo_pool};
+use common::{alone_async, open_tokios_sockets, python, zoo, zoo_pool};
+use rmcp::ServiceExt;
+use rmcp::model::CallToolRequestParams;
 use serde_json::{Value, json};
-use stdiobus::{BusStream, ErrorCode, Event, PoolConfig, StdioBus, StdioBusBuilder};
+use stdiobus::{BusStream, ErrorCode, Event, PoolConfig, Protocol, StdioBus, StdioBusBuilder};
 use tokio::io::{
     AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, ReadHalf, WriteHalf, split,
 };
+use tokio_util::compat::{TokioAsyncReadCompatExt, TokioAsyncWriteCompatExt};
 
 async fn start(builder: StdioBusBuilder) -> StdioBus {
     let bus = builder.build().expect("valid");
@@ -233,5 +245,104 @@ fn without_tokio_there_is_an_error_and_no_panic() {
         block_on(bus.start()).expect("starts");
         assert_kind(block_on(bus.connect_io(None)), ErrorCode::InvalidState);
         block_on(bus.stop()).expect("stops");
+    });
+}
+
+// ---- other libraries ---------------------------------------------------------------------------
+
+#[test]
+fn the_rust_sdk_of_acp_works_over_it() {
+    let Some(python) = python(&["agent-client-protocol==0.12.1"]) else {
+        return;
+    };
+    alone_async(|| async {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/workers/acp_agent.py");
+        let bus = StdioBus::builder()
+            .pool(
+                PoolConfig::new("agent", python.to_str().expect("a path in text"))
+                    .arg(script)
+                    .protocol(Protocol::Acp),
+            )
+            .build()
+            .expect("valid");
+        bus.start().await.expect("starts");
+        let io = bus.connect_io(Some("agent")).await.expect("connects");
+        let (read, write) = tokio::io::split(io);
+        let said = Arc::new(Mutex::new(String::new()));
+        let hears = Arc::clone(&said);
+
+        let client = Client
+            .v1()
+            .on_receive_notification(
+                async move |notification: SessionNotification, _| {
+                    if let SessionUpdate::AgentMessageChunk(ContentChunk {
+                        content: ContentBlock::Text(text),
+                        ..
+                    }) = notification.update
+                    {
+                        hears.lock().expect("no panic").push_str(&text.text);
+                    }
+                    Ok(())
+                },
+                agent_client_protocol::on_receive_notification!(),
+            )
+            .on_receive_request(
+                async move |request: RequestPermissionRequest, responder, _| {
+                    let option = request.options[0].option_id.clone();
+                    let outcome = SelectedPermissionOutcome::new(option);
+                    responder.respond(RequestPermissionResponse::new(
+                        RequestPermissionOutcome::Selected(outcome),
+                    ))
+                },
+                agent_client_protocol::on_receive_request!(),
+            );
+        let streams = ByteStreams::new(write.compat_write(), read.compat());
+        client
+            .connect_with(streams, |agent: ConnectionTo<Agent>| async move {
+                let hello = InitializeRequest::new(ProtocolVersion::V1);
+                agent.send_request(hello).block_task().await?;
+                let session = agent
+                    .send_request(NewSessionRequest::new("/"))
+                    .block_task()
+                    .await?;
+                let text = ContentBlock::Text(TextContent::new("perm"));
+                let prompt = PromptRequest::new(session.session_id, vec![text]);
+                let end = agent.send_request(prompt).block_task().await?;
+                assert_eq!(end.stop_reason, StopReason::EndTurn);
+                Ok(())
+            })
+            .await
+            .expect("a whole turn");
+        assert_eq!(*said.lock().expect("no panic"), "outcome=selected:ok");
+        bus.stop().await.expect("stops");
+    });
+}
+
+#[test]
+fn two_clients_of_the_rust_sdk_of_mcp_share_one_server() {
+    let Some(python) = python(&["mcp-server-time==2026.10.19"]) else {
+        return;
+    };
+    alone_async(|| async {
+        let server = PoolConfig::new("time", python.to_str().expect("a path in text"))
+            .args(["-m", "mcp_server_time"])
+            .protocol(Protocol::Mcp);
+        let bus = start(StdioBus::builder().pool(server)).await;
+        let mut clients = Vec::new();
+        for _ in 0..2 {
+            let io = bus.connect_io(Some("time")).await.expect("connects");
+            clients.push(().serve(split(io)).await.expect("initialized"));
+        }
+        for client in &clients {
+            let mut call = CallToolRequestParams::new("get_current_time");
+            call.arguments = json!({"timezone": "Europe/Paris"}).as_object().cloned();
+            let answer = client.call_tool(call).await.expect("called");
+            let answer = serde_json::to_string(&answer).expect("JSON");
+            assert!(answer.contains("Europe/Paris"), "{answer}");
+        }
+        for client in clients {
+            client.cancel().await.expect("ends");
+        }
+        bus.stop().await.expect("stops");
     });
 }

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use common::client::{assert_kind, eventually, started};
 use common::{alone_async, zoo_pool};
 use serde_json::{Value, json};
-use stdiobus::{Error, ErrorCode, RequestOptions, ResponseStream, Result, StdioBus, StreamEvent};
+use stdiobus::{
+    Error, ErrorCode, Protocol, RequestOptions, ResponseStream, Result, StdioBus, StreamEvent,
+};
 
 fn session(name: &str) -> RequestOptions {
     RequestOptions::new().session_id(name)
@@ -384,12 +386,64 @@ async fn with_timeout(ms: u64) -> StdioBus {
 #[test]
 fn progress_begins_the_buss_timeout_anew() {
     alone_async(|| async {
-        let bus = with_timeout(300).await;
-        let params = json!({"n": 10, "ms": 100});
+        let bus = with_timeout(1000).await;
+        let params = json!({"n": 10, "ms": 150});
         assert_eq!(bus.request("progress", &params).await.expect("ok"), params);
         // Other messages don't.
-        let params = json!({"n": 100, "size": 1, "ms": 20});
+        let params = json!({"n": 1000, "size": 1, "ms": 20});
         assert_kind(bus.request("turn", &params).await, ErrorCode::Timeout);
+        bus.stop().await.expect("stops");
+    });
+}
+
+#[test]
+fn progress_of_a_token_begins_the_buss_timeout_anew() {
+    alone_async(|| async {
+        let bus = StdioBus::builder()
+            .pool(zoo_pool(&["echo"]).protocol(Protocol::Mcp))
+            .timeout(Duration::from_millis(1000))
+            .build()
+            .expect("valid");
+        bus.start().await.expect("starts");
+        let hello = json!({"protocolVersion": "2025-06-18", "capabilities": {}});
+        bus.request("initialize", hello).await.expect("initialized");
+        // It belongs to the request by its token alone.
+        let params = json!({
+            "_meta": {"progressToken": "mine"}, "n": 10, "ms": 150, "sessionId": "unknown",
+        });
+        let mut stream = bus.stream_request("progress", &params);
+        for i in 0..10 {
+            match stream.next().await {
+                Some(Ok(StreamEvent::Update(update))) => {
+                    assert_eq!(update.params()["progressToken"], "mine");
+                    assert_eq!(update.params()["progress"], i);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        let (_, result) = text_and_result(stream).await;
+        assert_eq!(result["n"], 10);
+        bus.stop().await.expect("stops");
+    });
+}
+
+#[test]
+#[ignore = "the C library gives what a session's worker says to the newest request of that session"]
+fn chunks_belong_to_the_prompt_and_not_to_what_else_its_session_asks() {
+    alone_async(|| async {
+        let bus = StdioBus::builder()
+            .pool(zoo_pool(&["echo"]).protocol(Protocol::Acp))
+            .build()
+            .expect("valid");
+        bus.start().await.expect("starts");
+        let texts: Vec<_> = (0..20).map(|i| i.to_string()).collect();
+        let params = json!({"sessionId": "s", "texts": texts, "ms": 20});
+        let mut stream = bus.stream_request_with("session/prompt", params, session("s"));
+        assert_eq!(first_chunk(&mut stream).await, "0");
+        let held = tokio::spawn(bus.request_with("hold", json!({}), session("s")));
+        let (chunks, _) = text_and_result(stream).await;
+        assert_eq!(chunks.len(), 19);
+        held.abort();
         bus.stop().await.expect("stops");
     });
 }
@@ -409,16 +463,16 @@ fn progress_does_not_put_off_a_timeout_of_its_own() {
 #[test]
 fn progress_puts_a_timeout_off_to_ten_times_its_length_at_most() {
     alone_async(|| async {
-        let bus = with_timeout(100).await;
+        let bus = with_timeout(400).await;
         let start = Instant::now();
-        let params = json!({"n": 1000, "ms": 10, "hold": true});
+        let params = json!({"n": 10_000, "ms": 10, "hold": true});
         let stream = bus.stream_request("progress", &params);
         let mut events = all(stream).await;
         assert_kind(events.pop().expect("an end"), ErrorCode::Timeout);
         assert!(events.len() > 10, "{}", events.len());
         let took = start.elapsed();
-        assert!(took >= Duration::from_millis(1000), "{took:?}");
-        assert!(took < Duration::from_millis(5000), "{took:?}");
+        assert!(took >= Duration::from_millis(4000), "{took:?}");
+        assert!(took < Duration::from_millis(16_000), "{took:?}");
         bus.stop().await.expect("stops");
     });
 }

@@ -93,7 +93,8 @@ impl StdioBusBuilder {
     }
 
     /// How long a request may take unless it says otherwise. 30 seconds unless
-    /// set; `None` is no limit.
+    /// set; `None` is no limit. Progress begins it anew: see
+    /// [`StdioBus::request`].
     pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.timeout = timeout.into();
         self

@@ -55,17 +55,30 @@ impl StdioBus {
     ///
     /// With `rmcp`, for example:
     ///
-    /// ```ignore
-    /// let (read, write) = tokio::io::split(bus.connect_io(Some("time")).await?);
-    /// let mcp = ().serve((read, write)).await?;
-    /// let tools = mcp.list_all_tools().await?;
+    /// ```no_run
+    /// # use rmcp::ServiceExt;
+    /// # use stdiobus::StdioBus;
+    /// # async fn example(bus: StdioBus) -> Result<(), Box<dyn std::error::Error>> {
+    /// let connection = bus.connect_io(Some("time")).await?;
+    /// let client = ().serve(tokio::io::split(connection)).await?;
+    /// let tools = client.list_all_tools().await?;
+    /// # Ok(())
+    /// # }
     /// ```
     ///
     /// and with `agent-client-protocol`:
     ///
-    /// ```ignore
+    /// ```no_run
+    /// # use agent_client_protocol::ByteStreams;
+    /// # use stdiobus::StdioBus;
+    /// use tokio_util::compat::{TokioAsyncReadCompatExt, TokioAsyncWriteCompatExt};
+    ///
+    /// # async fn example(bus: StdioBus) -> stdiobus::Result<()> {
     /// let (read, write) = tokio::io::split(bus.connect_io(Some("agent")).await?);
     /// let transport = ByteStreams::new(write.compat_write(), read.compat());
+    /// # let _ = transport;
+    /// # Ok(())
+    /// # }
     /// ```
     ///
     /// # Errors

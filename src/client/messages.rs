@@ -16,8 +16,9 @@ impl StdioBus {
     /// ([`client_session_id`](Self::client_session_id)), so one worker of the
     /// pool gets them all; [`RequestOptions`] has other ways. It ends after the
     /// builder's timeout, 30 seconds unless set; `session/prompt` has none, since
-    /// a person may have to be asked. Where MCP's progress comes for it, the
-    /// builder's timeout begins anew, ten times as long at most.
+    /// a person may have to be asked. Where the worker reports progress on it (MCP's
+    /// `notifications/progress` for the `_meta.progressToken` of the params), the
+    /// builder's timeout begins anew, up to ten times its length in all.
     ///
     /// # Errors
     /// - [`Error::Rpc`]: the worker answered with an error.

@@ -129,7 +129,7 @@ impl InFlight {
         let Some(patience) = self.requests.get(id).and_then(|waiter| waiter.patience) else {
             return false;
         };
-        if !rpc::may_be_progress(frame) {
+        if !rpc::is_progress(frame) {
             return false;
         }
         let until = now().checked_add(patience.step).unwrap_or(patience.end);

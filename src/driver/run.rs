@@ -251,6 +251,8 @@ impl Driver {
         let client = u32::try_from(client).unwrap_or(0);
         let (tell, gone) = oneshot::channel();
         self.adopted.insert(client, tell);
+        // Whoever hears of the client sees it counted.
+        self.publish();
         Ok(Adopted { client, gone })
     }
 

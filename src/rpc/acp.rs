@@ -10,20 +10,22 @@ use serde_json::value::RawValue;
 const UPDATE: &str = "session/update";
 
 /// Whether a frame can be a chunk of text. Only a quick look for the one word
-/// that every chunk has: what passes may be anything.
+/// that every chunk has, or for an escape that may spell it: what passes may be
+/// anything.
 pub(crate) fn may_be_chunk(frame: &[u8]) -> bool {
-    has_string(frame, b"\"agent_message_chunk\"")
+    has(frame, b"\"agent_message_chunk\"") || has(frame, b"\\u")
 }
 
-/// Whether a frame is MCP's progress, likewise.
-pub(crate) fn may_be_progress(frame: &[u8]) -> bool {
-    has_string(frame, b"\"notifications/progress\"")
+/// Whether a frame is MCP's progress, as far as a quick look for its method
+/// tells. One that spells it with escapes is taken for none.
+pub(crate) fn is_progress(frame: &[u8]) -> bool {
+    has(frame, b"\"notifications/progress\"")
 }
 
-/// Whether a string, quotes included, is in a frame. Inside another string its
-/// quotes would be escaped; a frame with `\u` may spell it in another way.
-fn has_string(frame: &[u8], string: &[u8]) -> bool {
-    memchr::memmem::find(frame, string).is_some() || memchr::memmem::find(frame, b"\\u").is_some()
+/// With its quotes a word can't be found inside of a string: there they are
+/// escaped.
+fn has(frame: &[u8], what: &[u8]) -> bool {
+    memchr::memmem::find(frame, what).is_some()
 }
 
 /// The text of a chunk of the agent's message: a `session/update` of the kind
@@ -141,11 +143,9 @@ mod tests {
     fn a_word_inside_a_text_is_not_taken_for_one() {
         let frame = json!({"text": "say \"notifications/progress\" and \"agent_message_chunk\""});
         let frame = frame.to_string();
-        assert!(!may_be_progress(frame.as_bytes()));
+        assert!(!is_progress(frame.as_bytes()));
         assert!(!may_be_chunk(frame.as_bytes()));
-        assert!(may_be_progress(
-            br#"{"method":"notifications\u002fprogress"}"#
-        ));
+        assert!(is_progress(br#"{"method":"notifications/progress"}"#));
     }
 
     /// Any JSON, a few levels deep.

@@ -9,7 +9,7 @@ mod message;
 mod pending;
 mod reply;
 
-pub(crate) use acp::{chunk, join, may_be_chunk, may_be_progress};
+pub(crate) use acp::{chunk, is_progress, join, may_be_chunk};
 pub(crate) use answer::parse_answer;
 pub(crate) use envelope::{Route, check_raw, notification, request};
 pub(crate) use message::{Parts, session_in};

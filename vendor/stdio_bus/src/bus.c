@@ -107,11 +107,17 @@ static bool build(stdio_bus_t *bus, const stdio_bus_options_t *options)
 stdio_bus_t *stdio_bus_create_ext(const stdio_bus_options_t *options, const stdio_bus_ext_options_t *ext)
 {
     stdio_bus_t *bus;
+    bool built;
     if (options == NULL) return NULL;
     bus = sb_calloc(1, sizeof *bus);
     if (bus == NULL) return NULL;
     copy_options(bus, options, ext);
-    if (build(bus, options)) return bus;
+    /* The host hears log lines of a bus that is not whole yet. */
+    bus->in_step = true;
+    built = build(bus, options);
+    bus->in_step = false;
+    bus->destroy_wanted = false;
+    if (built) return bus;
     stdio_bus_destroy(bus);
     return NULL;
 }
@@ -137,7 +143,8 @@ void stdio_bus_destroy(stdio_bus_t *bus)
         bus->destroy_wanted = true;
         return;
     }
-    /* From here on the host hears nothing but log lines. */
+    /* From here on the host hears nothing but log lines, and what it does then is refused as in a step. */
+    bus->in_step = true;
     bus->options.on_worker = NULL;
     bus->options.on_client_disconnect = NULL;
     bus->ext.on_event = NULL;
@@ -261,6 +268,7 @@ static void progress(stdio_bus_t *bus)
         bus->stop_wanted = false;
         begin_stop(bus, bus->stop_ms);
     }
+    if (bus->draining) sb_clients_close_listeners(bus);
     if (bus->state == STDIO_BUS_STATE_RUNNING && bus->draining && bus->ctx.router.pending == 0 &&
         bus->letters == NULL && clients_have_read(bus)) {
         bus->state = STDIO_BUS_STATE_STOPPING;
@@ -445,11 +453,14 @@ int stdio_bus_get_poll_fd(const stdio_bus_t *bus)
 /* The slot of an embedded worker that is gone, or a new one: who comes and goes leaves nothing behind. */
 static sb_worker *embedded_slot(stdio_bus_t *bus, sb_pool *pool)
 {
+    sb_worker *worker;
     for (size_t i = 0; i < bus->worker_count; i++) {
-        sb_worker *worker = bus->workers[i];
-        if (worker->embedded && !sb_worker_runs(worker) && worker->pool == pool) return worker;
+        worker = bus->workers[i];
+        if (worker->embedded && !sb_worker_runs(worker) && !worker->ending && worker->pool == pool) return worker;
     }
-    return sb_pool_add_worker(bus, pool);
+    worker = sb_pool_add_worker(bus, pool);
+    if (worker != NULL) worker->embedded = true;
+    return worker;
 }
 
 int stdio_bus_register_embedded_worker(stdio_bus_t *bus, int fd_to_worker, int fd_from_worker, const char *pool_id)

@@ -179,6 +179,7 @@ int sb_clients_listen(stdio_bus_t *bus, const stdio_bus_listen_options_t *option
     char error[SB_LISTENER_ERROR_MAX];
     sb_pool *pool = NULL;
     sb_listener *listener, **listeners;
+    int id;
     if (options->pool != NULL) {
         pool = sb_pool_named(bus, sb_span_of(options->pool));
         if (pool == NULL) return STDIO_BUS_ENOTFOUND;
@@ -196,9 +197,10 @@ int sb_clients_listen(stdio_bus_t *bus, const stdio_bus_listen_options_t *option
         return STDIO_BUS_ERR_BUFFER;
     }
     listeners[bus->listener_count] = listener;
+    id = (int)bus->listener_count++;
     sb_log(&bus->ctx, SB_LOG_INFO, "listening on %s %s", listener->tcp ? "tcp" : "unix", listener->address);
     warn_if_open(bus, listener);
-    return (int)bus->listener_count++;
+    return id;
 }
 
 void sb_clients_close_listeners(stdio_bus_t *bus)

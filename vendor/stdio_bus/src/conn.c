@@ -98,6 +98,7 @@ static void stop_reading(sb_conn *conn)
 {
     if (conn->wio.fd >= 0) {
         stop_watching(conn, &conn->io, conn->flags[0]);
+        fcntl(conn->wio.fd, F_SETFL, conn->flags[1] | O_NONBLOCK);
     } else {
         sb_loop_interest(&conn->ctx->loop, &conn->io, conn->io.interest & ~SB_READ);
     }
@@ -198,10 +199,9 @@ static int watch(sb_conn *conn, int fd_from, int fd_to)
 static void take_over(sb_conn *conn, const sb_conn_plan *plan)
 {
     int fds[2] = {plan->fd_from, plan->fd_to};
-    for (int i = 0; i < 2; i++) {
-        conn->flags[i] = fcntl(fds[i], F_GETFL);
-        fcntl(fds[i], F_SETFL, conn->flags[i] | O_NONBLOCK);
-    }
+    /* Both before either is changed: they may be the same open file. */
+    for (int i = 0; i < 2; i++) conn->flags[i] = fcntl(fds[i], F_GETFL);
+    for (int i = 0; i < 2; i++) fcntl(fds[i], F_SETFL, conn->flags[i] | O_NONBLOCK);
 }
 
 sb_conn *sb_conn_open(sb_ctx *ctx, int id, const sb_conn_plan *plan)

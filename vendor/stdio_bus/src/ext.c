@@ -27,7 +27,8 @@ int stdio_bus_drain(stdio_bus_t *bus, uint32_t timeout_ms, uint32_t grace_ms)
     if (timeout_ms == STDIO_BUS_DRAIN_CONFIGURED) limit_ms = (uint64_t)bus->ctx.limits.drain_timeout_sec * 1000u;
     bus->draining = true;
     bus->grace_ms = grace_ms;
-    sb_clients_close_listeners(bus);
+    /* Inside a callback a listener may be at work: they are closed when the step ends. */
+    if (!bus->in_step) sb_clients_close_listeners(bus);
     sb_timer_set(&bus->ctx.loop.timers, &bus->timer, sb_clock_now(&bus->ctx.loop.clock) + limit_ms);
     /* With nothing pending the next step has to notice. */
     sb_loop_wake(&bus->ctx.loop);
@@ -84,6 +85,8 @@ int stdio_bus_cancel(stdio_bus_t *bus, const char *id, size_t id_len)
     if (request == SB_NONE) return STDIO_BUS_ENOTFOUND;
     sb_bus_tell_time(bus);
     sb_dispatch_give_up(bus, request);
+    /* It may be the last one that a drain has waited for. */
+    if (bus->draining) sb_loop_wake(&bus->ctx.loop);
     sb_bus_settle(bus);
     return STDIO_BUS_OK;
 }

@@ -95,6 +95,7 @@ static void greet(stdio_bus_t *bus, sb_worker *worker)
     sb_buf text = {0};
     uint64_t now = sb_clock_now(&bus->ctx.loop.clock);
     worker->hello = worker->peer.issued;
+    worker->hello_at = worker->sink.queued;
     worker->hello_round = hello->round;
     worker->hello_due = now + (uint64_t)worker->config->init_timeout_sec * 1000u;
     look_at(bus, hello, worker->hello_due);

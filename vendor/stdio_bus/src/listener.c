@@ -157,17 +157,18 @@ static int clear_path(const struct sockaddr_un *name, char error[SB_LISTENER_ERR
 /* The permissions are on the socket before its file exists, so there is no moment at which others could connect. */
 static int bind_unix(const struct sockaddr_un *name, sb_unix_access access, char error[SB_LISTENER_ERROR_MAX])
 {
-    int failed, fd = open_socket(AF_UNIX);
+    int failed = 0, fd = open_socket(AF_UNIX);
+    bool bound;
     if (fd < 0) return fail_unix(error, name->sun_path, strerror(errno));
     /* With a group, others of it may not connect before the file belongs to it. */
-    failed = fchmod(fd, access.set_group ? 0600 : access.mode) == 0 &&
-                     bind(fd, (const struct sockaddr *)name, sizeof *name) == 0
-                 ? 0
-                 : errno;
+    bound = fchmod(fd, access.set_group ? 0600 : access.mode) == 0 &&
+            bind(fd, (const struct sockaddr *)name, sizeof *name) == 0;
+    if (!bound) failed = errno;
     if (failed == 0 && access.set_group && lchown(name->sun_path, (uid_t)-1, access.group) != 0) failed = errno;
     /* The umask has taken away from what fchmod gave, where the socket's own mode counts at all. */
     if (failed == 0 && chmod(name->sun_path, access.mode) != 0) failed = errno;
     if (failed == 0) return fd;
+    if (bound) unlink(name->sun_path);
     close(fd);
     return fail_unix(error, name->sun_path, strerror(failed));
 }

@@ -251,7 +251,8 @@ void sb_loop_settle(sb_loop *loop)
     if (due == loop->alarm_due) return;
     loop->alarm_due = due;
     if (due != UINT64_MAX) {
-        uint64_t left = due > loop->now ? due - loop->now : 0;
+        /* The host may have been away since the last turn. */
+        uint64_t now = sb_clock_now(&loop->clock), left = due > now ? due - now : 0;
         spec.it_value.tv_sec = (time_t)(left / 1000u);
         spec.it_value.tv_nsec = (long)(left % 1000u) * 1000000L;
         if (left == 0) spec.it_value.tv_nsec = 1;

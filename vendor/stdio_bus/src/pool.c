@@ -178,6 +178,10 @@ int sb_pools_start(stdio_bus_t *bus)
 void sb_pools_stop(stdio_bus_t *bus, uint64_t timeout_ms)
 {
     for (size_t i = 0; i < bus->worker_count; i++) sb_worker_stop(bus->workers[i], timeout_ms);
+    /* Of a worker that doesn't run nobody will hear that it has stopped. */
+    for (size_t i = 0; i < bus->worker_count; i++) {
+        if (bus->workers[i]->pool != NULL) sb_pool_fail_queue(bus, bus->workers[i]->pool);
+    }
 }
 
 bool sb_pools_running(const stdio_bus_t *bus)
@@ -238,6 +242,8 @@ void sb_pool_worker_started(sb_ctx *ctx, sb_worker *worker)
     sb_log(ctx, SB_LOG_INFO, "worker %d (%s) started, pid %d, generation %u", worker->id, pool->config.id,
            (int)worker->pid, worker->generation);
     sb_report_worker(bus, STDIO_BUS_EVENT_WORKER_STARTED, worker, no_text, 0);
+    /* It may have ended before its start was noticed. */
+    if (worker->ending) return;
     if (!sb_handshake_begin(bus, worker)) sb_pool_worker_ready(bus, worker);
 }
 
@@ -250,8 +256,9 @@ void sb_pool_worker_ready(stdio_bus_t *bus, sb_worker *worker)
         sb_worker_stop(worker, 0);
         return;
     }
-    sb_report_worker(bus, STDIO_BUS_EVENT_WORKER_READY, worker, no_text, 0);
+    /* Before anybody hears of it: what has waited comes first. */
     sb_pool_flush_queue(bus, worker->pool, worker->pool);
+    sb_report_worker(bus, STDIO_BUS_EVENT_WORKER_READY, worker, no_text, 0);
 }
 
 void sb_pool_worker_stalled(sb_ctx *ctx, sb_worker *worker)
@@ -380,10 +387,20 @@ static void log_exit(stdio_bus_t *bus, const sb_worker *worker)
     }
 }
 
+/* The bus's own request ends with its worker. */
+static void forget_hello(sb_worker *worker)
+{
+    sb_sink *sink = &worker->sink;
+    if (worker->hello != 0 && sink->unsent > 0 && (int32_t)(worker->hello_at - sink->unsent_at) >= 0) sink->unsent--;
+    worker->hello = 0;
+}
+
 void sb_pool_worker_stopped(sb_ctx *ctx, sb_worker *worker)
 {
     stdio_bus_t *bus = sb_bus_of(ctx);
-    uint32_t lost = sb_dispatch_count_unsent(bus, &worker->peer, &worker->sink);
+    uint32_t lost;
+    forget_hello(worker);
+    lost = sb_dispatch_count_unsent(bus, &worker->peer, &worker->sink);
     log_exit(bus, worker);
     fail_requests(bus, worker);
     sb_router_remove(&ctx->router, &worker->peer);

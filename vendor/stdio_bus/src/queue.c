@@ -133,12 +133,19 @@ static void send_queued(stdio_bus_t *bus, sb_pool *pool, sb_pool *to, const sb_q
     sb_dispatch_to_pool(bus, &sender, to, frame);
 }
 
-void sb_pool_flush_queue(stdio_bus_t *bus, sb_pool *pool, sb_pool *to)
+/* Empties the queue; what the host does while it hears of one item can't touch the others. */
+static sb_queued *take_all(stdio_bus_t *bus, sb_pool *pool)
 {
-    sb_queued *item = pool->head;
+    sb_queued *first = pool->head;
     sb_timer_cancel(&bus->ctx.loop.timers, &pool->queue_timer);
     pool->head = pool->tail = NULL;
     pool->queued_bytes = 0;
+    return first;
+}
+
+void sb_pool_flush_queue(stdio_bus_t *bus, sb_pool *pool, sb_pool *to)
+{
+    sb_queued *item = take_all(bus, pool);
     while (item != NULL) {
         sb_queued *next = item->next;
         send_queued(bus, pool, to, item);
@@ -150,16 +157,20 @@ void sb_pool_flush_queue(stdio_bus_t *bus, sb_pool *pool, sb_pool *to)
 void sb_pool_fail_queue(stdio_bus_t *bus, sb_pool *pool)
 {
     sb_error error = sb_error_of(SB_RPC_WORKER_EXITED, "worker_exited", "The pool has no running worker");
+    sb_queued *item;
     if (bus->state != STDIO_BUS_STATE_RUNNING) {
         error = sb_error_of(SB_RPC_SHUTTING_DOWN, "shutting_down", "The bus is shutting down");
     }
     error.pool = pool->config.id;
     error.sent = 0;
     sb_dispatch_fail_queued(bus, pool, &error);
-    for (const sb_queued *item = pool->head; item != NULL; item = item->next) {
+    item = take_all(bus, pool);
+    while (item != NULL) {
+        sb_queued *next = item->next;
         if (item->request == SB_NONE) sb_drop_message(bus, error.reason);
+        sb_free(item);
+        item = next;
     }
-    free_items(pool);
 }
 
 /* Whether it is a turn of this session. */

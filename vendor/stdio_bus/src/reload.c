@@ -103,6 +103,8 @@ static void apply_limits(stdio_bus_t *bus, const sb_limits *limits)
 {
     bus->ctx.limits = *limits;
     bus->ctx.router.max_sessions = limits->max_sessions;
+    /* Set anew when this call ends. */
+    sb_timer_cancel(&bus->ctx.loop.timers, &bus->idle_timer);
     for (sb_conn *conn = bus->clients; conn != NULL; conn = conn->next) {
         if (conn->listener == NULL) conn->source.framer.max = limits->max_input_buffer;
     }

@@ -484,6 +484,9 @@ static void reap_process(sb_worker *worker)
 /* The process has ended (or the embedded worker was closed): takes what it still had to say, then tells. */
 static void ended(sb_worker *worker)
 {
+    worker->ending = true;
+    /* Nothing more is sent to it, whatever it is found to have said. */
+    close_io(worker, &worker->in);
     sb_balance_remove(&worker->peer.node);
     sb_timer_cancel(&worker->ctx->loop.timers, &worker->timer);
     if (worker->verdict.fd >= 0) on_verdict(&worker->verdict, SB_READ);
@@ -501,6 +504,7 @@ static void ended(sb_worker *worker)
     worker->ladder = SB_LADDER_NONE;
     enter(worker, EV_ENDED);
     worker->ctx->hooks.worker_stopped(worker->ctx, worker);
+    worker->ending = false;
 }
 
 static void on_process(sb_io *io, unsigned events)

@@ -35,9 +35,11 @@ struct sb_worker {
     bool served;         /* it has been ready in this generation */
     uint64_t hello;      /* id of the handshake it has not answered yet, or 0; see handshake.c */
     uint32_t hello_round; /* which handshake of its pool that is */
+    uint32_t hello_at;    /* where its frame begins, as sb_request.at */
     uint64_t hello_due;
     pid_t pid;           /* 0: no process */
     bool embedded;       /* lives in the host: descriptors, no process */
+    bool ending;         /* its end is being told: not to be used again before that is done */
     sb_io in, out, err;  /* its stdin, stdout, stderr */
     sb_io process;       /* pidfd */
     sb_io verdict;       /* whether it was executed */

@@ -166,6 +166,20 @@ static void a_stop_ends_what_is_pending_with_its_reason(void)
     stdio_bus_destroy(bus);
 }
 
+static void a_stop_ends_what_waits_for_a_worker_that_is_to_be_started_again(void)
+{
+    stdio_bus_t *bus = create(LIMITED("{\"id\":\"p\",\"command\":\"false\"}", "\"max_restarts\":1000"), 0);
+    CHECK(bus != NULL && stdio_bus_start(bus) == STDIO_BUS_OK);
+    STEP_UNTIL(bus, worker_info(bus, 0).state == STDIO_BUS_WORKER_BACKOFF);
+    CHECK(ingest(bus, "{\"id\":1,\"method\":\"m\"}") == STDIO_BUS_OK);
+    CHECK(ingest(bus, "{\"method\":\"m\"}") == STDIO_BUS_OK);
+    CHECK(stdio_bus_stop(bus, 1) == STDIO_BUS_OK);
+    STEP_UNTIL(bus, stdio_bus_get_state(bus) == STDIO_BUS_STATE_STOPPED);
+    CHECK(seen.count == 1 && stdio_bus_pending_count(bus) == 0 && ext_stats(bus).dropped_frames == 1);
+    CHECK(holds(seen.frame[0].text, FOR("1") "-32013,\"message\":\"The bus is shutting down\"," SOURCE "\"shutting_down\""));
+    stdio_bus_destroy(bus);
+}
+
 static void a_client_without_the_token_is_unauthorized_and_closed(void)
 {
     stdio_bus_listen_options_t options = {0};
@@ -233,6 +247,7 @@ static const sb_test tests[] = {
     TEST(a_full_outbox_overloads_everybody),
     TEST(while_draining_requests_are_refused_and_everything_else_flows),
     TEST(a_stop_ends_what_is_pending_with_its_reason),
+    TEST(a_stop_ends_what_waits_for_a_worker_that_is_to_be_started_again),
     TEST(a_client_without_the_token_is_unauthorized_and_closed),
     TEST(a_notification_that_cannot_be_delivered_is_counted_and_told_and_not_answered),
     TEST(a_notification_for_a_full_outbox_is_counted_and_told),

@@ -1,8 +1,9 @@
-/* test_guest.c - the library is a good guest: it gives memory back, and keeps off the host's stderr. */
+/* test_guest.c - the library is a good guest: it gives back memory and descriptors, and keeps off the host's stderr. */
 #include <fcntl.h>
 #include <malloc.h>
 #include <poll.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "fixture.h"
@@ -160,6 +161,66 @@ static void memory_is_given_back_after_a_burst_each_way(void)
     free(line);
 }
 
+/* ---- descriptors and slots ------------------------------------------------------------------- */
+
+static bool is_nonblocking(int fd)
+{
+    int flags = fcntl(fd, F_GETFL);
+    CHECK(flags >= 0);
+    return flags & O_NONBLOCK;
+}
+
+/* As 0 and 1 are on a terminal: two descriptors of one open file, of which `ours` is a third. */
+static int adopt_twice_the_same_file(stdio_bus_t *bus, int *ours)
+{
+    int pair[2];
+    CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
+    *ours = dup(pair[1]);
+    CHECK(stdio_bus_adopt_client(bus, pair[1], dup(pair[1])) > 0 && is_nonblocking(*ours));
+    return pair[0];
+}
+
+static void a_file_that_was_handed_over_twice_is_left_as_it_was(void)
+{
+    stdio_bus_t *bus = start(CONFIG, 0);
+    int ours, client = adopt_twice_the_same_file(bus, &ours);
+    close(client);
+    STEP_UNTIL(bus, stdio_bus_client_count(bus) == 0);
+    CHECK(!is_nonblocking(ours));
+    finish(bus);
+}
+
+static void the_end_of_input_does_not_make_the_output_of_the_same_file_blocking(void)
+{
+    stdio_bus_t *bus = start(CONFIG, 0);
+    int ours, client = adopt_twice_the_same_file(bus, &ours);
+    client_says(client, "{\"id\":1,\"method\":\"m\"}\n");
+    CHECK(shutdown(client, SHUT_WR) == 0);
+    worker_reads(bus);
+    CHECK(stdio_bus_step(bus, 0) >= 0 && stdio_bus_step(bus, 0) >= 0);
+    CHECK(is_nonblocking(ours));
+    worker_says("{\"id\":1,\"result\":0}\n");
+    client_hears(bus, client, "{\"id\":1,\"result\":0}\n");
+    STEP_UNTIL(bus, stdio_bus_client_count(bus) == 0);
+    CHECK(!is_nonblocking(ours));
+    finish(bus);
+}
+
+static void registrations_that_fail_leave_no_slots_behind(void)
+{
+    stdio_bus_t *bus = start(CONFIG, 0);
+    int before;
+    CHECK(stdio_bus_register_embedded_worker(bus, 1000, 1001, "p") == STDIO_BUS_ERR_WORKER);
+    before = stdio_bus_worker_slots(bus);
+    for (int i = 0; i < 10; i++) {
+        CHECK(stdio_bus_register_embedded_worker(bus, 1000, 1001, "p") == STDIO_BUS_ERR_WORKER);
+    }
+    CHECK(stdio_bus_worker_slots(bus) == before);
+    embed(bus, "p");
+    CHECK(stdio_bus_worker_slots(bus) == before);
+    finish(bus);
+}
+
 /* ---- stderr ---------------------------------------------------------------------------------- */
 
 static int real_stderr;
@@ -229,6 +290,9 @@ static const sb_test tests[] = {
     TEST(memory_is_given_back_after_a_workers_frame_above_the_limit),
     TEST(memory_is_given_back_after_a_large_frame_each_way),
     TEST(memory_is_given_back_after_a_burst_each_way),
+    TEST(a_file_that_was_handed_over_twice_is_left_as_it_was),
+    TEST(the_end_of_input_does_not_make_the_output_of_the_same_file_blocking),
+    TEST(registrations_that_fail_leave_no_slots_behind),
     TEST(nothing_reaches_stderr_where_the_host_takes_the_log),
     TEST(the_log_goes_to_stderr_where_the_host_does_not_take_it),
 };

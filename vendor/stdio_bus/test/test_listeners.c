@@ -372,6 +372,24 @@ static void a_socket_file_has_the_mode_and_group_it_should_whatever_the_umask_is
     remove_folder();
 }
 
+static void a_socket_file_that_cannot_have_its_group_is_removed_again(void)
+{
+    stdio_bus_t *bus = create(CONFIG);
+    stdio_bus_listen_options_t options = unix_options(socket_path());
+    struct stat info;
+    char folder[64];
+    snprintf(folder, sizeof folder, "%.*s", (int)(strrchr(socket_path(), '/') - socket_path()), socket_path());
+    options.flags = STDIO_BUS_LISTEN_SET_GROUP;
+    options.unix_group = NOBODY;
+    /* Only root may give a file away. */
+    if (geteuid() == 0) CHECK(chmod(folder, 0777) == 0 && setegid(1) == 0 && seteuid(1) == 0);
+    CHECK(stdio_bus_listen(bus, &options) == STDIO_BUS_EINVAL);
+    CHECK(lstat(socket_path(), &info) != 0 && errno == ENOENT);
+    if (geteuid() != getuid()) CHECK(seteuid(0) == 0);
+    stdio_bus_destroy(bus);
+    remove_folder();
+}
+
 static void leave_a_stale_socket(const char *path)
 {
     struct sockaddr_un name = unix_name(path);
@@ -930,6 +948,7 @@ static const sb_test tests[] = {
     TEST(a_port_can_be_bound_again_at_once),
     TEST(that_others_can_connect_without_a_token_is_warned_of_once),
     TEST(a_socket_file_has_the_mode_and_group_it_should_whatever_the_umask_is),
+    TEST(a_socket_file_that_cannot_have_its_group_is_removed_again),
     TEST(a_stale_socket_is_replaced_and_a_live_one_is_in_use),
     TEST(what_is_no_socket_is_never_touched),
     TEST(a_path_that_is_too_long_is_refused_by_name),

@@ -260,6 +260,17 @@ static void a_session_whose_request_was_cancelled_ends_after_its_idle_time(void)
     finish(bus);
 }
 
+static void a_reload_that_shortens_the_idle_time_counts_at_once(void)
+{
+    stdio_bus_t *bus = start(LIMITED(DEAD("p"), "\"session_idle_sec\":3600"), 0);
+    int client = connect_pair(bus);
+    lands(bus, client, "{\"method\":\"m\",\"sessionId\":\"s\"}", played);
+    CHECK(stdio_bus_reload(bus, NULL, LIMITED(DEAD("p"), "\"session_idle_sec\":1")) == STDIO_BUS_OK);
+    CHECK(stdio_bus_session_count(bus) == 1);
+    STEP_UNTIL(bus, stdio_bus_session_count(bus) == 0);
+    finish(bus);
+}
+
 static void an_ended_session_binds_anew_and_its_requests_stay_pending(void)
 {
     stdio_bus_t *bus = start(POOLS(DEAD("p") "," DEAD("q")), 0);
@@ -683,6 +694,7 @@ static const sb_test tests[] = {
     TEST(an_idle_session_ends_and_one_that_waits_does_not),
     TEST(the_last_answer_of_a_session_begins_its_idle_time),
     TEST(a_session_whose_request_was_cancelled_ends_after_its_idle_time),
+    TEST(a_reload_that_shortens_the_idle_time_counts_at_once),
     TEST(an_ended_session_binds_anew_and_its_requests_stay_pending),
     TEST(the_least_loaded_worker_is_chosen_and_equals_take_turns),
     TEST(a_request_given_up_counts_as_load_and_not_as_pending),

@@ -482,6 +482,36 @@ static void a_worker_that_fails_too_often_leaves_its_pool_serving(void)
     stop_and_destroy(bus, 2000);
 }
 
+static void the_time_for_initialize_ends_with_the_worker(void)
+{
+    stdio_bus_t *bus = start("{\"pools\":[{\"id\":\"p\",\"command\":\"false\",\"protocol\":\"mcp\",\"initialize\":{},"
+                             "\"init_timeout_sec\":1}],\"limits\":{\"max_restarts\":1,\"restart_window_sec\":3600}}");
+    long failed;
+    STEP_UNTIL(bus, count_events(STDIO_BUS_EVENT_WORKER_FAILED) == 1);
+    failed = now_ms();
+    STEP_UNTIL(bus, now_ms() - failed > 1200);
+    CHECK(count_events(STDIO_BUS_EVENT_WORKER_STOPPED) == 2 && count_events(STDIO_BUS_EVENT_WORKER_FAILED) == 1);
+    CHECK(count_events(STDIO_BUS_EVENT_WORKER_RESTARTING) == 1 && info_of(bus, 0).state == STDIO_BUS_WORKER_FAILED);
+    stop_and_destroy(bus, 0);
+}
+
+static void a_worker_whose_end_is_noticed_before_its_start_gets_no_messages(void)
+{
+    stdio_bus_t *bus = start("{\"pools\":[" POOL(ECHO) "],\"limits\":{\"max_restarts\":1000}}");
+    sb_worker *worker = bus->workers[0];
+    siginfo_t info;
+    CHECK(kill(worker->pid, SIGKILL) == 0);
+    STEP_UNTIL(bus, worker->state == SB_WORKER_STARTING);
+    CHECK(kill(worker->pid, SIGKILL) == 0 && waitid(P_PID, (id_t)worker->pid, &info, WEXITED | WNOWAIT) == 0);
+    /* Which descriptor comes first is the poller's choice. */
+    worker->process.on_ready(&worker->process, SB_READ);
+    CHECK(count_events(STDIO_BUS_EVENT_WORKER_STOPPED) == 2 && worker->pool->balance.count == 0);
+    CHECK(ingest(bus, "{\"id\":1,\"method\":\"m\"}") == STDIO_BUS_OK);
+    STEP_UNTIL(bus, messages == 1);
+    CHECK(strcmp(last_message, "{\"id\":1,\"result\":true}") == 0);
+    stop_and_destroy(bus, 2000);
+}
+
 static void every_event_carries_the_generation(void)
 {
     stdio_bus_t *bus = start(CONFIG("\"cat\""));
@@ -875,6 +905,8 @@ static const sb_test tests[] = {
     TEST(a_worker_that_had_run_for_more_than_10_seconds_is_started_at_once),
     TEST(a_worker_that_fails_too_often_rests_until_the_window_has_passed),
     TEST(a_worker_that_fails_too_often_leaves_its_pool_serving),
+    TEST(a_worker_whose_end_is_noticed_before_its_start_gets_no_messages),
+    TEST(the_time_for_initialize_ends_with_the_worker),
     TEST(every_event_carries_the_generation),
     TEST(a_worker_that_closes_its_output_is_out_of_routing_and_replaced),
     TEST(a_worker_that_closes_its_output_and_ignores_sigterm_is_killed),
