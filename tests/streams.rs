@@ -428,7 +428,6 @@ fn progress_of_a_token_begins_the_buss_timeout_anew() {
 }
 
 #[test]
-#[ignore = "the C library gives what a session's worker says to the newest request of that session"]
 fn chunks_belong_to_the_prompt_and_not_to_what_else_its_session_asks() {
     alone_async(|| async {
         let bus = StdioBus::builder()

@@ -10,6 +10,12 @@ typedef struct {
     sb_meaning meaning;
 } row;
 
+/* Whatever is spoken: chunks belong to the turn they come in. */
+static const row any_client[] = {
+    {"session/prompt", SB_MEANS_PROMPT},
+    {NULL, SB_MEANS_NOTHING},
+};
+
 /* MCP [Lifecycle, Cancellation, Progress]. */
 static const row mcp_client[] = {
     {"initialize", SB_MEANS_INITIALIZE},
@@ -59,8 +65,11 @@ static sb_meaning find(const row *rows, sb_span method)
 
 sb_meaning sb_protocol_client_means(sb_protocol protocol, sb_span method)
 {
-    if (protocol == SB_PROTOCOL_MCP) return find(mcp_client, method);
-    return protocol == SB_PROTOCOL_ACP ? find(acp_client, method) : SB_MEANS_NOTHING;
+    switch (protocol) {
+    case SB_PROTOCOL_MCP: return find(mcp_client, method);
+    case SB_PROTOCOL_ACP: return find(acp_client, method);
+    default: return find(any_client, method);
+    }
 }
 
 sb_meaning sb_protocol_worker_means(sb_span method)

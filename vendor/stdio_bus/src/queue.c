@@ -184,16 +184,26 @@ static bool is_turn_of(stdio_bus_t *bus, const sb_queued *item, sb_span session)
     return token.ptr != NULL && sb_span_eq(sb_plain_text(bus, token), session);
 }
 
+/* A live turn of this session that waits in the queue, or SB_NONE. */
+static uint32_t find_held(stdio_bus_t *bus, const sb_pool *pool, sb_span session)
+{
+    const sb_router *router = &bus->ctx.router;
+    for (const sb_queued *item = pool->head; item != NULL; item = item->next) {
+        if (item->request == SB_NONE || sb_router_request(router, item->request)->serial != item->serial) continue;
+        if (is_turn_of(bus, item, session)) return item->request;
+    }
+    return SB_NONE;
+}
+
 void sb_pool_end_held(stdio_bus_t *bus, sb_pool *pool, sb_span session)
 {
     sb_router *router = &bus->ctx.router;
-    for (const sb_queued *item = pool->head; item != NULL; item = item->next) {
-        sb_peer *client;
+    uint32_t entry;
+    /* From the beginning each time: a client that can't take the answer is closed, and the queue may change. */
+    while ((entry = find_held(bus, pool, session)) != SB_NONE) {
+        sb_peer *client = sb_router_asker(router, sb_router_request(router, entry));
         sb_text id;
-        if (item->request == SB_NONE || sb_router_request(router, item->request)->serial != item->serial) continue;
-        if (!is_turn_of(bus, item, session)) continue;
-        client = sb_router_asker(router, sb_router_request(router, item->request));
-        sb_router_end_take(router, item->request, &id);
+        sb_router_end_take(router, entry, &id);
         sb_deliver_result(bus, client, sb_text_span(&id), sb_span_of("{\"stopReason\":\"cancelled\"}"));
         sb_text_free(&id);
     }

@@ -143,7 +143,6 @@ static void find_meaning(sb_message *message)
     const sb_envelope *envelope = message->envelope;
     sb_handshake *hello = &message->pool->hello;
     if (hello->protocol == SB_PROTOCOL_AUTO) find_protocol(message);
-    if (!sb_issues_ids(message->pool)) return;
     message->meaning = sb_protocol_client_means(hello->protocol, sb_member_value(message->frame, envelope->method));
     /* A notification is no question, and a request no announcement. */
     if ((envelope->kind == SB_KIND_REQUEST) != (message->meaning <= SB_MEANS_LAST_REQUEST)) {

@@ -371,6 +371,9 @@ void sb_router_mean(sb_router *router, uint32_t entry, sb_meaning meaning)
     sb_request *request = sb_router_request(router, entry);
     request->meaning = (unsigned)meaning & 15u;
     if (opens_session(meaning)) request->holder->opening++;
+    if (meaning == SB_MEANS_PROMPT && request->session != SB_NONE) {
+        sb_router_session_at(router, request->session)->turn = entry;
+    }
 }
 
 static void detach(sb_router *router, uint32_t entry)

@@ -86,6 +86,7 @@ typedef struct {
     uint32_t newer, older;                   /* in the list it stands in */
     uint32_t pool;
     uint32_t requests; /* first request of it that waits for an answer, in either direction */
+    uint32_t turn;     /* the prompt of it that is pending, or SB_NONE */
     uint32_t ending;   /* tombstone of a turn that was given up and has not ended yet, or SB_NONE */
     uint32_t used_at;  /* seconds */
     bool created;      /* by its worker: ends with it, and not by being idle */
@@ -249,7 +250,7 @@ void sb_session_attach(sb_router *router, uint32_t session, uint32_t request);
 void sb_session_detach(sb_router *router, uint32_t request);
 void sb_session_hold(sb_router *router, uint32_t session, uint32_t tomb);
 
-/* The newest request of a client that is pending on the session, or SB_NONE. */
+/* The request of a client that what is said in the session belongs to: its prompt, else the newest; or SB_NONE. */
 uint32_t sb_session_waiting(const sb_router *router, uint32_t session);
 
 /* The client with this key, if it is linked with the worker; or NULL. */

@@ -90,6 +90,7 @@ void sb_session_detach(sb_router *router, uint32_t entry)
         sb_router_session_at(router, session)->requests = request->next_of_session;
     }
     request->session = SB_NONE;
+    if (sb_router_session_at(router, session)->turn == entry) sb_router_session_at(router, session)->turn = SB_NONE;
     refile(router, before, session);
 }
 
@@ -219,7 +220,7 @@ uint32_t sb_router_session(sb_router *router, uint32_t pool, sb_span name, bool 
     }
     session->pool = pool;
     session->owner = NULL;
-    session->requests = session->ending = SB_NONE;
+    session->requests = session->turn = session->ending = SB_NONE;
     session->created = session->own = false;
     session->worker = NULL;
     link_to(router, list_of(router, entry), entry);
@@ -252,7 +253,9 @@ uint32_t sb_router_own_session(sb_router *router, uint32_t pool, sb_peer *client
 
 uint32_t sb_session_waiting(const sb_router *router, uint32_t session)
 {
-    uint32_t entry = sb_router_session_at(router, session)->requests; /* newest first */
+    uint32_t entry = sb_router_session_at(router, session)->turn;
+    if (entry != SB_NONE) return entry;
+    entry = sb_router_session_at(router, session)->requests; /* newest first */
     while (entry != SB_NONE && sb_router_request(router, entry)->up) {
         entry = sb_router_request(router, entry)->next_of_session;
     }
