@@ -37,7 +37,10 @@ void sb_dispatch_answer(stdio_bus_t *bus, sb_peer *client, const sb_worker *work
                         sb_span frame, sb_span original);
 
 /* No worker can take the message now: it is queued where one soon may, else refused. A status. */
-int sb_route_later(stdio_bus_t *bus, const sb_message *message, uint32_t *request);
+int sb_route_later(stdio_bus_t *bus, const sb_message *message, uint32_t session, uint32_t *request);
+
+/* Queues a message of this session (or SB_NONE) until it can be sent. A status; `request` is the entry in the router. */
+int sb_pool_queue(stdio_bus_t *bus, const sb_message *message, uint32_t session, uint32_t *request);
 
 /* Takes an initialize for a pool. A status. */
 int sb_handshake_from_client(stdio_bus_t *bus, const sb_message *message);

@@ -217,7 +217,7 @@ int sb_handshake_from_client(stdio_bus_t *bus, const sb_message *message)
         if (!set_params(hello, params)) return sb_refuse_message(bus, message, &error, STDIO_BUS_EFULL);
         greet_all(bus, message->pool);
     }
-    status = sb_route_later(bus, message, &request);
+    status = sb_route_later(bus, message, SB_NONE, &request);
     if (first && request != SB_NONE) {
         hello->asker = request;
         hello->serial = sb_router_request(&bus->ctx.router, request)->serial;

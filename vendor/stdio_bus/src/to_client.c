@@ -78,10 +78,13 @@ static void fail_answered(stdio_bus_t *bus, sb_worker *worker, sb_span id, sb_er
 /* What nobody waits for any more. A turn that ends here may have another one wait for it. */
 static void swallow(stdio_bus_t *bus, sb_worker *worker, uint32_t entry)
 {
-    bool turn = sb_router_request(&bus->ctx.router, entry)->session != SB_NONE;
-    sb_router_end(&bus->ctx.router, entry);
+    sb_router *router = &bus->ctx.router;
+    uint32_t session = sb_router_request(router, entry)->session;
+    sb_router_end(router, entry);
     bus->more.late_answers++;
-    if (turn) sb_pool_flush_queue(bus, worker->pool, worker->pool);
+    if (session != SB_NONE) {
+        sb_pool_flush_session(bus, worker->pool, sb_text_span(&sb_router_session_at(router, session)->name));
+    }
 }
 
 static void lose_response(stdio_bus_t *bus, sb_worker *worker, sb_span id)
@@ -281,16 +284,16 @@ static bool deliver_cancel(stdio_bus_t *bus, message *m)
     return true;
 }
 
-/* To every client of the worker. One that can't take it is closed, and with it goes its own link only. */
+/* To every client of the worker. One that can't take it is closed, and what the host does then may close others. */
 static void deliver_to_all(stdio_bus_t *bus, const message *m)
 {
-    sb_router *router = &bus->ctx.router;
     static const sb_span none = {NULL, 0};
-    uint32_t entry = m->worker->peer.links;
-    while (entry != SB_NONE) {
-        sb_peer *client = sb_router_link_at(router, entry)->client;
-        entry = sb_router_link_at(router, entry)->next_of_worker;
-        if (client != &bus->host || !bus->no_host) deliver(bus, m, client, none);
+    sb_peer *peer = &m->worker->peer;
+    peer->next_link = peer->links;
+    while (peer->next_link != SB_NONE) {
+        const sb_link *link = sb_router_link_at(&bus->ctx.router, peer->next_link);
+        peer->next_link = link->next_of_worker;
+        if (link->client != &bus->host || !bus->no_host) deliver(bus, m, link->client, none);
     }
 }
 
