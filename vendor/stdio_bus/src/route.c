@@ -189,6 +189,8 @@ static sb_worker *find_worker(stdio_bus_t *bus, sb_pool *pool, uint32_t session,
     sb_worker *worker = session_worker(bus, session);
     sb_balance_node *node;
     if (worker != NULL && sb_worker_takes(worker)) return worker;
+    /* Nobody else knows it. */
+    if (worker != NULL && sb_router_session_at(&bus->ctx.router, session)->created) return NULL;
     if (meaning == SB_MEANS_NEW_SESSION || meaning == SB_MEANS_LOAD_SESSION) {
         worker = emptiest_worker(bus, pool, true);
     } else if (session != SB_NONE && sb_router_session_at(&bus->ctx.router, session)->own) {
@@ -320,9 +322,8 @@ int sb_route_later(stdio_bus_t *bus, const sb_message *message, uint32_t session
     return sb_refuse_message(bus, message, &error, status);
 }
 
-/* Why a message can't be queued for this worker just now; NULL if it can. */
-static const char *no_room(const stdio_bus_t *bus, const sb_worker *worker, uint32_t link, const sb_envelope *envelope,
-                           size_t len)
+const char *sb_no_room(const stdio_bus_t *bus, const sb_worker *worker, uint32_t link, const sb_envelope *envelope,
+                       size_t len)
 {
     const sb_limits *limits = &bus->ctx.limits;
     size_t queued = worker->sink.outbox.bytes, own = sb_router_link_at(&bus->ctx.router, link)->queued;
@@ -351,14 +352,13 @@ static int send_in_session(stdio_bus_t *bus, const sb_message *message, uint32_t
     sb_worker *worker;
     uint32_t link, request;
     const char *reason;
-    bool held = message->meaning == SB_MEANS_PROMPT && session != SB_NONE &&
-                sb_router_session_at(router, session)->ending != SB_NONE;
-    /* The turn before it has been cancelled, but has not ended yet. */
-    if (held) return sb_route_later(bus, message, session, &request);
+    bool speaks = message->meaning == SB_MEANS_PROMPT || message->meaning == SB_MEANS_LOAD_SESSION;
+    /* The turn before it has been cancelled, but has not ended yet: what is said in the session is still that turn's. */
+    if (speaks && session != SB_NONE && sb_router_session_at(router, session)->ending != SB_NONE) return sb_route_later(bus, message, session, &request);
     worker = find_worker(bus, message->pool, session, message->meaning);
     if (worker == NULL) return sb_route_later(bus, message, session, &request);
     link = sb_router_link(router, message->sender->peer, &worker->peer);
-    reason = link == SB_NONE ? "Out of memory" : no_room(bus, worker, link, message->envelope, message->frame.len);
+    reason = link == SB_NONE ? "Out of memory" : sb_no_room(bus, worker, link, message->envelope, message->frame.len);
     if (reason == NULL) {
         take_session(router, message, session);
         return to_worker(bus, message, worker, link, session);
@@ -396,6 +396,11 @@ static int refuse_stateless(stdio_bus_t *bus, const sb_message *message)
 static int send_to_pool(stdio_bus_t *bus, sb_message *message)
 {
     uint32_t session;
+    if (message->pool->config.exclusive && message->pool->model == NULL) {
+        sb_pool *own = sb_exclusive_take(bus, message->pool, message->sender->peer);
+        if (own == NULL) return refuse_overloaded(bus, message, "Every worker of the pool is taken", STDIO_BUS_EFULL);
+        message->pool = own;
+    }
     find_meaning(message);
     if (message->sender->conn != NULL && sb_issues_ids(message->pool)) message->sender->conn->leaves_at_eof = true;
     switch (message->meaning) {
@@ -442,11 +447,6 @@ int sb_route(stdio_bus_t *bus, const sb_sender *sender, const sb_envelope *envel
         bus->stats.routing_errors++;
         error.sent = 0;
         return sb_refuse_message(bus, &message, &error, STDIO_BUS_ERR_ROUTING);
-    }
-    if (message.pool->config.exclusive && message.pool->model == NULL) {
-        sb_pool *own = sb_exclusive_take(bus, message.pool, sender->peer);
-        if (own == NULL) return refuse_overloaded(bus, &message, "Every worker of the pool is taken", STDIO_BUS_EFULL);
-        message.pool = own;
     }
     return send_to_pool(bus, &message);
 }

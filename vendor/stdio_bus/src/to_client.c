@@ -231,13 +231,13 @@ static bool find_client(stdio_bus_t *bus, message *m)
     return sb_router_session_at(&bus->ctx.router, m->session)->ending == SB_NONE;
 }
 
-static void deliver(stdio_bus_t *bus, const message *m, sb_peer *client, sb_span new_id)
+static bool deliver(stdio_bus_t *bus, const message *m, sb_peer *client, sb_span new_id)
 {
     sb_delivery delivery = delivery_of(m->worker, m->envelope, m->frame);
     delivery.request = m->request;
     delivery.new_id = new_id;
     if (m->edits.count > 0) delivery.edits = &m->edits;
-    sb_deliver(bus, client, &delivery);
+    return sb_deliver(bus, client, &delivery);
 }
 
 static void deliver_request(stdio_bus_t *bus, message *m)
@@ -248,7 +248,8 @@ static void deliver_request(stdio_bus_t *bus, message *m)
     sb_conn *conn = m->client != NULL ? sb_conn_of(bus, m->client) : NULL;
     char wire[SB_WIRE_MAX];
     uint32_t entry, link = SB_NONE;
-    if (wanted && m->client != NULL && (conn == NULL || !conn->eof)) link = sb_router_link(router, m->client, &m->worker->peer);
+    if (m->client == NULL || (conn != NULL && conn->eof) || m->worker->peer.asked >= bus->ctx.limits.max_pending) wanted = false;
+    if (wanted) link = sb_router_link(router, m->client, &m->worker->peer);
     if (link != SB_NONE) token = sb_router_ask(router, link, SB_UP, id, issue, m->session, wire, &entry);
     if (token.ptr == NULL) {
         bus->more.unattributed_frames++;
@@ -259,13 +260,13 @@ static void deliver_request(stdio_bus_t *bus, message *m)
     if (conn != NULL) sb_router_request(router, entry)->at = conn->sink.queued;
     sb_router_mean(router, entry, m->meaning);
     if (sb_router_request(router, entry)->issued != 0) sb_splice_replace(&m->edits, m->envelope->id, token);
-    progress = issue ? sb_protocol_asked_token(sb_protocol_meta(m->params)) : id;
+    progress = sb_protocol_asked_token(sb_protocol_meta(m->params));
     /* Without memory for it the worker hears nothing of progress, which it has to cope with anyway. */
     if (issue && progress.ptr != NULL && sb_router_note(router, entry, progress)) {
         sb_splice_replace_at(&m->edits, m->frame, progress, token);
     }
-    /* If it can't be delivered, its client is closed, and that declines it. */
-    deliver(bus, m, m->client, token);
+    /* A client to which it can't be delivered is closed, and that declines it. */
+    if (!deliver(bus, m, m->client, token) && conn == NULL) sb_dispatch_decline_asked(bus, entry);
 }
 
 /* A worker no longer wants to know what it had asked. False if it had asked nothing of that name. */
