@@ -269,14 +269,11 @@ uint32_t sb_router_asked(const sb_router *router, const sb_peer *asker, sb_span 
         const sb_request *request = sb_router_request(router, entry);
         if (sb_router_asker(router, request) == asker && sb_span_eq(sb_text_span(&request->id), id)) return entry;
     }
-    for (uint32_t l = asker->links; l != SB_NONE;) {
-        const sb_link *link = sb_router_link_at(router, l);
-        entry = sb_router_answered(router, asker->worker ? link->client : link->worker, id);
-        if (entry != SB_NONE) {
-            const sb_request *request = sb_router_request(router, entry);
-            if (request->link == l && request->issued == 0) return entry;
-        }
-        l = asker->worker ? link->next_of_worker : link->next_of_client;
+    /* What a client's own id stands for on the wire: it may be with any of its workers. */
+    for (uint32_t l = asker->worker ? SB_NONE : asker->links; l != SB_NONE; l = sb_router_link_at(router, l)->next_of_client) {
+        entry = sb_router_answered(router, sb_router_link_at(router, l)->worker, id);
+        if (entry == SB_NONE) continue;
+        if (sb_router_request(router, entry)->link == l && sb_router_request(router, entry)->issued == 0) return entry;
     }
     return SB_NONE;
 }
@@ -362,6 +359,12 @@ static void attach(sb_router *router, uint32_t entry, uint32_t link_entry, sb_di
     load_changed(sb_router_request(router, entry)->holder);
 }
 
+/* Whether a live request is found by who asked it. Those of clients under their own ids are not: there are many. */
+static bool has_origin(const sb_request *request)
+{
+    return request->issued != 0 || request->up;
+}
+
 static bool opens_session(uint32_t meaning)
 {
     return meaning == SB_MEANS_NEW_SESSION || meaning == SB_MEANS_LOAD_SESSION;
@@ -389,7 +392,7 @@ static void detach(sb_router *router, uint32_t entry)
     sb_router_asker(router, request)->asked--;
     request->holder->pending--;
     if (direction == SB_DOWN) router->pending--;
-    if (request->issued != 0) {
+    if (has_origin(request)) {
         sb_span id = sb_text_span(&request->id);
         sb_index_remove(&router->by_origin, origin_hash(router, sb_router_asker(router, request), id), entry);
     }
@@ -426,10 +429,10 @@ sb_span sb_router_ask(sb_router *router, uint32_t link_entry, sb_direction direc
         token = sb_router_issue(router, holder, wire);
         request->issued = holder->issued;
         hash = wire_hash(router, holder, token);
-        sb_index_insert(&router->by_origin, origin_hash(router, asker, id), entry);
     } else {
         token = sb_text_span(&request->id);
     }
+    if (has_origin(request)) sb_index_insert(&router->by_origin, origin_hash(router, asker, id), entry);
     sb_index_insert(&router->by_wire, hash, entry);
     sb_session_attach(router, session, entry);
     attach(router, entry, link_entry, direction);
