@@ -357,7 +357,7 @@ static void a_session_is_loaded_behind_the_turn_that_was_cancelled(void)
     close(one);
     CHECK_STR(worker_reads(bus), CANCEL("a"));
     tells(two, "{\"id\":5,\"method\":\"session/load\",\"params\":{\"sessionId\":\"a\"}}");
-    STEP_UNTIL(bus, stdio_bus_pending_count(bus) == 1);
+    STEP_UNTIL(bus, pool_info(bus, 0).queued == 1);
     worker_says(UPDATE("a") "{\"id\":2,\"result\":{\"stopReason\":\"cancelled\"}}\n");
     CHECK_STR(worker_reads(bus), "{\"id\":3,\"method\":\"session/load\",\"params\":{\"sessionId\":\"a\"}}");
     worker_says(UPDATE("a") "{\"id\":3,\"result\":{}}\n");
