@@ -184,6 +184,9 @@ bool sb_handshake_answered(stdio_bus_t *bus, sb_worker *worker, const sb_envelop
 
 /* ---- cancel.c: requests that nobody wants answered any more ----------------------------- */
 
+/* Whether a worker's answer was that to a ping of the bus. */
+bool sb_cancel_fenced(stdio_bus_t *bus, sb_worker *worker, sb_span id);
+
 /* Nobody waits for a client's request any more: its worker is told, and what it still says goes nowhere. */
 void sb_dispatch_give_up(stdio_bus_t *bus, uint32_t request);
 

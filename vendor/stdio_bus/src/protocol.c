@@ -178,6 +178,11 @@ bool sb_protocol_put_cancel(sb_buf *out, sb_protocol protocol, sb_span id)
            put_text(out, "\",\"params\":{\"requestId\":") && put(out, id) && put_text(out, "}}");
 }
 
+bool sb_protocol_put_ping(sb_buf *out, sb_span id)
+{
+    return put_text(out, "{\"jsonrpc\":\"2.0\",\"id\":") && put(out, id) && put_text(out, ",\"method\":\"ping\"}");
+}
+
 bool sb_protocol_put_cancel_turn(sb_buf *out, sb_span session)
 {
     return put_text(out, "{\"jsonrpc\":\"2.0\",\"method\":\"session/cancel\",\"params\":{\"sessionId\":") &&

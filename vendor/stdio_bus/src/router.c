@@ -484,7 +484,7 @@ void sb_router_give_up(sb_router *router, uint32_t entry)
     drop_note(router, entry);
     detach(router, entry);
     request->given_up = 1;
-    request->given_up_at = router->now;
+    request->given_up_as = ++holder->tombs_made;
     request->owner = link;
     request->owner_key = sb_router_link_at(router, link)->client_key;
     if (owner_of(router, request) != NULL) sb_router_link_at(router, link)->given_up++;
@@ -494,10 +494,12 @@ void sb_router_give_up(sb_router *router, uint32_t entry)
     load_changed(holder);
 }
 
-void sb_router_forget(sb_router *router, sb_peer *holder, uint32_t before)
+void sb_router_forget(sb_router *router, sb_peer *holder, uint32_t number)
 {
-    while (holder->tombs.head != SB_NONE && sb_router_request(router, holder->tombs.head)->given_up_at < before) {
-        sb_router_end(router, holder->tombs.head);
+    uint32_t entry;
+    while ((entry = holder->tombs.head) != SB_NONE &&
+           (int32_t)(number - sb_router_request(router, entry)->given_up_as) >= 0) {
+        sb_router_end(router, entry);
     }
 }
 

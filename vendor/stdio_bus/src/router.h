@@ -40,6 +40,7 @@ typedef struct {
     bool queue;            /* no process: what is given up here was sent to nobody and leaves no tombstone */
     bool stops;            /* it doesn't go on with what was given up: that is no load */
     sb_request_list tombs; /* given-up requests it may still answer */
+    uint32_t tombs_made;   /* so far */
     uint64_t issued;       /* last id the bus made up towards it */
     sb_balance_node node;  /* workers: place in the pool's balance */
 } sb_peer;
@@ -68,7 +69,7 @@ typedef struct {
         uint32_t prev_of_session;
         uint32_t owner_key; /* and that link's client_key: one that is gone has another */
     };
-    uint32_t given_up_at; /* of a tombstone, in seconds */
+    uint32_t given_up_as; /* of a tombstone: its number among the holder's */
     sb_peer *holder;      /* who has to answer */
     uint64_t issued;     /* the number on the wire, or 0 if the asker's own id is there */
     uint32_t at;         /* where its frame begins among the bytes ever queued for the holder, modulo 2^32 */
@@ -185,8 +186,8 @@ void sb_router_give_up(sb_router *router, uint32_t request);
 /* The same for a turn: until it is answered, its session is `ending`. */
 void sb_router_give_up_turn(sb_router *router, uint32_t request);
 
-/* Forgets the tombstones of requests that were given up before this time (seconds). */
-void sb_router_forget(sb_router *router, sb_peer *holder, uint32_t before);
+/* Forgets the tombstones of a holder up to the one with this number. */
+void sb_router_forget(sb_router *router, sb_peer *holder, uint32_t number);
 
 /* Keeps a token that the asker gave a request, for as long as it is pending. False without memory. */
 bool sb_router_note(sb_router *router, uint32_t request, sb_span token);
