@@ -72,7 +72,7 @@ static void fence(stdio_bus_t *bus, sb_worker *worker)
 
 bool sb_cancel_fenced(stdio_bus_t *bus, sb_worker *worker, sb_span id)
 {
-    if (worker->fence == 0 || sb_router_number(id) != worker->fence) return false;
+    if (sb_router_number(id) != worker->fence) return false;
     worker->fence = 0;
     sb_router_forget(&bus->ctx.router, &worker->peer, worker->fence_for);
     fence(bus, worker);
@@ -196,7 +196,6 @@ static bool progress(stdio_bus_t *bus, const sb_sender *sender, const sb_envelop
 bool sb_cancel_by_name(stdio_bus_t *bus, const sb_sender *sender, const sb_envelope *envelope, sb_span frame)
 {
     sb_span method = sb_member_value(frame, envelope->method), params = sb_member_value(frame, envelope->params);
-    if (envelope->kind != SB_KIND_NOTIFICATION) return false;
     switch (sb_protocol_client_means(SB_PROTOCOL_MCP, method)) {
     case SB_MEANS_CANCEL:
         return cancel(bus, sender, envelope, frame, params, sb_json_string_is(method, "$/cancel_request"));

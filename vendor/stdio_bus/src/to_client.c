@@ -389,8 +389,8 @@ void sb_dispatch_from_worker(stdio_bus_t *bus, sb_worker *worker, sb_span frame)
     switch (envelope.kind) {
     case SB_KIND_INVALID: invalid(bus, worker, &envelope, frame); break;
     case SB_KIND_RESPONSE:
-        if (sb_handshake_answered(bus, worker, &envelope, frame)) break;
-        if (sb_cancel_fenced(bus, worker, sb_member_value(frame, envelope.id))) break;
+        if (worker->hello != 0 && sb_handshake_answered(bus, worker, &envelope, frame)) break;
+        if (worker->fence != 0 && sb_cancel_fenced(bus, worker, sb_member_value(frame, envelope.id))) break;
         deliver_response(bus, worker, &envelope, frame);
         break;
     case SB_KIND_REQUEST:
