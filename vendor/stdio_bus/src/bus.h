@@ -27,8 +27,9 @@ typedef struct sb_queued {
     uint32_t client;  /* key of its sender */
     uint32_t request; /* entry in the router; SB_NONE for a notification */
     uint32_t serial;  /* of that entry: another one means the request is over */
+    bool turn;        /* a prompt of the session */
     uint64_t due;     /* until when it waits */
-    size_t session_len;
+    size_t session_len; /* SIZE_MAX: of no session that has a name */
     size_t len;
     char data[]; /* session (plain text), then the frame */
 } sb_queued;
@@ -322,22 +323,17 @@ void sb_pool_worker_retry(sb_ctx *ctx, sb_worker *worker);
 bool sb_queue_init(stdio_bus_t *bus, sb_pool *pool); /* false without memory */
 void sb_queue_free(stdio_bus_t *bus, sb_pool *pool);
 
-/*
- * Queues a message until it can be sent. `session` is plain text, or absent;
- * `id` is absent for a notification. A status; `request` is the entry in the
- * router.
- */
-int sb_pool_queue(stdio_bus_t *bus, sb_pool *pool, const sb_sender *sender, sb_span session, sb_span frame,
-                  sb_span id, uint32_t *request);
-
 /* Sends what waits in a pool's queue on its way, into `to`, which may be another pool. */
 void sb_pool_flush_queue(stdio_bus_t *bus, sb_pool *pool, sb_pool *to);
 
 /* What waits in a pool's queue ends with an error. */
 void sb_pool_fail_queue(stdio_bus_t *bus, sb_pool *pool);
 
+/* Sends what waits there for this session (plain text) on its way. */
+void sb_pool_flush_session(stdio_bus_t *bus, sb_pool *pool, sb_span session);
+
 /* Turns of this session (plain text) that have not begun end as cancelled. */
-void sb_pool_end_held(stdio_bus_t *bus, sb_pool *pool, sb_span session);
+void sb_pool_end_turns(stdio_bus_t *bus, sb_pool *pool, sb_span session);
 
 /* ---- exclusive.c: pools that give each client a worker of its own ---------------------------- */
 

@@ -258,7 +258,8 @@ void sb_pool_worker_ready(stdio_bus_t *bus, sb_worker *worker)
     }
     /* Before anybody hears of it: what has waited comes first. */
     sb_pool_flush_queue(bus, worker->pool, worker->pool);
-    sb_report_worker(bus, STDIO_BUS_EVENT_WORKER_READY, worker, no_text, 0);
+    /* An initialize may have been among it. */
+    if (sb_worker_takes(worker)) sb_report_worker(bus, STDIO_BUS_EVENT_WORKER_READY, worker, no_text, 0);
 }
 
 void sb_pool_worker_stalled(sb_ctx *ctx, sb_worker *worker)
@@ -398,6 +399,7 @@ static void forget_hello(sb_worker *worker)
 void sb_pool_worker_stopped(sb_ctx *ctx, sb_worker *worker)
 {
     stdio_bus_t *bus = sb_bus_of(ctx);
+    sb_pool *pool = worker->pool;
     uint32_t lost;
     forget_hello(worker);
     lost = sb_dispatch_count_unsent(bus, &worker->peer, &worker->sink);
@@ -410,8 +412,10 @@ void sb_pool_worker_stopped(sb_ctx *ctx, sb_worker *worker)
         sb_pool_release(bus, worker);
     } else if (bus->state == STDIO_BUS_STATE_RUNNING) {
         plan_restart(bus, worker);
+        /* What waited for this one in particular need not. */
+        if (pool->balance.count > 0) sb_pool_flush_queue(bus, pool, pool);
     } else {
-        sb_pool_fail_queue(bus, worker->pool);
+        sb_pool_fail_queue(bus, pool);
     }
 }
 

@@ -56,7 +56,7 @@ void sb_peer_init(sb_router *router, sb_peer *peer, bool worker)
     memset(peer, 0, sizeof *peer);
     peer->key = ++router->last_key;
     peer->worker = worker;
-    peer->links = peer->last_link = peer->busy_links = peer->sessions = peer->owned = SB_NONE;
+    peer->links = peer->last_link = peer->busy_links = peer->next_link = peer->sessions = peer->owned = SB_NONE;
     peer->tombs.head = peer->tombs.tail = SB_NONE;
 }
 
@@ -180,6 +180,7 @@ static void link_drop(sb_router *router, uint32_t entry)
         link->worker->links = link->next_of_worker;
     }
     if (link->client->last_link == entry) link->client->last_link = SB_NONE;
+    if (link->worker->next_link == entry) link->worker->next_link = link->next_of_worker;
     link->client_key = 0;
     sb_index_remove(&router->by_pair, pair_hash(router, link->client->key, link->worker->key), entry);
     sb_slab_give(&router->links, entry);

@@ -29,6 +29,7 @@ typedef struct {
     uint32_t links;        /* first link */
     uint32_t last_link;    /* the link used last, a short cut */
     uint32_t busy_links;   /* workers: first link with requests to answer */
+    uint32_t next_link;    /* workers: of a walk over its links, which may be dropped meanwhile, the one to come */
     uint32_t sessions;     /* workers: first session bound here */
     uint32_t owned;        /* clients: first session that belongs to it */
     uint32_t session_count;
