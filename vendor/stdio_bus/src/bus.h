@@ -58,7 +58,7 @@ struct sb_pool {
     uint32_t copies;       /* private pools that still exist: they share its configuration */
     sb_pool_config config; /* its own copy */
     uint32_t key;          /* never used again: what its sessions are filed under */
-    uint32_t worker_count; /* slots that are its own */
+    sb_worker *workers;    /* slots that are its own, linked by next_of_pool */
     bool started;          /* its workers have been started */
     bool retired;          /* replaced by a reload, or its client is gone: its workers finish what they have */
     uint64_t end_due;      /* when the workers of a retired pool are stopped, whatever they have */
@@ -98,7 +98,7 @@ struct stdio_bus {
     uint32_t last_pool_key;
     sb_worker **workers; /* by id */
     size_t worker_count;
-    size_t free_slots; /* workers that no pool has */
+    sb_worker *free_slots; /* workers that no pool has, linked by next_of_pool */
     sb_listener **listeners;
     size_t listener_count;
     stdio_bus_listen_options_t first_listener; /* from the v2 options, opened by start */
@@ -304,7 +304,7 @@ void sb_pool_release(stdio_bus_t *bus, sb_worker *worker);
 sb_worker *sb_pool_add_worker(stdio_bus_t *bus, sb_pool *pool);
 
 /* Whether a worker of the pool may become ready without anybody doing anything. */
-bool sb_pool_recovers(const stdio_bus_t *bus, const sb_pool *pool);
+bool sb_pool_recovers(const sb_pool *pool);
 
 /* A worker is ready: it gets its share of the messages from now on, and what is in the queue. */
 void sb_pool_worker_ready(stdio_bus_t *bus, sb_worker *worker);

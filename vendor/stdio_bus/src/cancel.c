@@ -31,10 +31,11 @@ static void tell_worker(stdio_bus_t *bus, sb_worker *worker, uint32_t entry)
     sb_buf_free(&text);
 }
 
-/* A permission that a worker asks for in this session, or SB_NONE. */
-static uint32_t find_permission(const sb_router *router, uint32_t session)
+/* A permission that a worker asks for in this session, or SB_NONE; while it is ending with that turn, and not over. */
+static uint32_t find_permission(const sb_router *router, uint32_t session, uint32_t ending)
 {
     uint32_t entry = sb_router_session_at(router, session)->requests;
+    if (sb_router_session_at(router, session)->ending != ending) return SB_NONE;
     while (entry != SB_NONE) {
         const sb_request *request = sb_router_request(router, entry);
         if (request->up && request->meaning == SB_MEANS_PERMISSION) return entry;
@@ -49,7 +50,7 @@ static void give_up_turn(stdio_bus_t *bus, uint32_t entry)
     uint32_t session = sb_router_request(router, entry)->session, permission;
     sb_router_give_up_turn(router, entry);
     /* What the turn asked for is not given any more [ACP Prompt Turn: Cancellation]. */
-    while ((permission = find_permission(router, session)) != SB_NONE) sb_dispatch_withdraw(bus, permission, true);
+    while ((permission = find_permission(router, session, entry)) != SB_NONE) sb_dispatch_withdraw(bus, permission, true);
 }
 
 /*

@@ -72,9 +72,10 @@ static void on_timer(sb_timer *timer)
     sb_pool *pool = SB_CONTAINER(hello, sb_pool, hello);
     stdio_bus_t *bus = pool->bus;
     uint64_t next = UINT64_MAX;
-    for (size_t i = 0; i < bus->worker_count; i++) {
-        sb_worker *worker = bus->workers[i];
-        if (worker->pool != pool || worker->hello == 0) continue;
+    for (sb_worker *worker = pool->workers, *after; worker != NULL; worker = after) {
+        /* One that is ended here may leave the pool. */
+        after = worker->next_of_pool;
+        if (worker->hello == 0) continue;
         if (worker->hello_due > bus->ctx.loop.now) {
             if (worker->hello_due < next) next = worker->hello_due;
             continue;
@@ -119,9 +120,8 @@ bool sb_handshake_begin(stdio_bus_t *bus, sb_worker *worker)
 /* All that run get the initialize before anything else that is still to come. */
 static void greet_all(stdio_bus_t *bus, sb_pool *pool)
 {
-    for (size_t i = 0; i < bus->worker_count; i++) {
-        sb_worker *worker = bus->workers[i];
-        if (worker->pool != pool || !sb_worker_takes(worker)) continue;
+    for (sb_worker *worker = pool->workers; worker != NULL; worker = worker->next_of_pool) {
+        if (!sb_worker_takes(worker)) continue;
         sb_balance_remove(&worker->peer.node);
         sb_worker_unready(worker);
         greet(bus, worker);

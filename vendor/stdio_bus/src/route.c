@@ -183,12 +183,11 @@ static bool is_emptier(const sb_peer *a, const sb_peer *b, bool made)
 }
 
 /* The ready worker with the fewest sessions. NULL: none is ready. */
-static sb_worker *emptiest_worker(stdio_bus_t *bus, const sb_pool *pool, bool made)
+static sb_worker *emptiest_worker(const sb_pool *pool, bool made)
 {
     sb_worker *best = NULL;
-    for (size_t i = 0; i < bus->worker_count; i++) {
-        sb_worker *worker = bus->workers[i];
-        if (worker->pool != pool || worker->peer.node.balance == NULL) continue;
+    for (sb_worker *worker = pool->workers; worker != NULL; worker = worker->next_of_pool) {
+        if (worker->peer.node.balance == NULL) continue;
         if (best == NULL || is_emptier(&worker->peer, &best->peer, made)) best = worker;
     }
     return best;
@@ -203,9 +202,9 @@ static sb_worker *find_worker(stdio_bus_t *bus, sb_pool *pool, uint32_t session,
     /* Nobody else knows it. */
     if (worker != NULL && sb_router_session_at(&bus->ctx.router, session)->created) return NULL;
     if (meaning == SB_MEANS_NEW_SESSION || meaning == SB_MEANS_LOAD_SESSION) {
-        worker = emptiest_worker(bus, pool, true);
+        worker = emptiest_worker(pool, true);
     } else if (session != SB_NONE && sb_router_session_at(&bus->ctx.router, session)->own) {
-        worker = emptiest_worker(bus, pool, false);
+        worker = emptiest_worker(pool, false);
     } else {
         node = sb_balance_pick(&pool->balance);
         worker = node != NULL ? SB_CONTAINER(SB_CONTAINER(node, sb_peer, node), sb_worker, peer) : NULL;
@@ -323,7 +322,7 @@ int sb_route_later(stdio_bus_t *bus, const sb_message *message, uint32_t session
     sb_pool *pool = message->pool;
     sb_error error = sb_error_of(SB_RPC_WORKER_EXITED, "worker_exited", "The pool has no running worker");
     int status = STDIO_BUS_ERR_WORKER;
-    if (pool->balance.count > 0 || sb_pool_recovers(bus, pool)) {
+    if (pool->balance.count > 0 || sb_pool_recovers(pool)) {
         status = sb_pool_queue(bus, message, session, request);
         if (status == STDIO_BUS_OK) return STDIO_BUS_OK;
         return refuse_overloaded(bus, message, "The pool's queue is full", status);

@@ -117,7 +117,7 @@ typedef struct {
     sb_slab notes;
     sb_index by_pair;   /* (client, worker) -> link */
     sb_index by_wire;   /* (holder, id on the wire) -> request */
-    sb_index by_origin; /* (asker, own id) -> request, where the bus made up the id on the wire */
+    sb_index by_origin; /* (asker, own id) -> request, where the wire has another id, or a worker asks */
     sb_index by_name;   /* (pool, name) -> session */
     sb_index by_note;   /* request -> note */
     sb_session_list idle; /* sessions that may be ended any time, by last use */

@@ -590,6 +590,30 @@ static void a_conversation_survives_every_failing_allocation(void)
     }
 }
 
+/* What is asked while allocation number `n` fails is answered by the host, or declined. Returns how many were made. */
+static size_t asks_the_host(size_t n)
+{
+    stdio_bus_t *bus = start(MCP, 0);
+    size_t made;
+    CHECK(ingest(bus, "{\"id\":1,\"method\":\"m\"}") == STDIO_BUS_OK);
+    CHECK(worker_reads(bus) != NULL);
+    worker_says("{\"id\":\"a question with an id of some length\",\"method\":\"q\"}\n");
+    sb_test_fail_alloc(n, false);
+    CHECK(stdio_bus_step(bus, 20) >= 0);
+    made = sb_test_fail_alloc(0, false);
+    if (seen.count == 1) CHECK(ingest(bus, "{\"id\":1,\"result\":0}") == STDIO_BUS_OK);
+    CHECK(strstr(worker_reads(bus), "\"id\":\"a question") != NULL);
+    finish(bus);
+    memset(&seen, 0, sizeof seen);
+    return made;
+}
+
+static void a_question_that_the_host_cannot_be_asked_is_declined(void)
+{
+    size_t made = SIZE_MAX;
+    for (size_t n = 1; n <= made; n++) made = asks_the_host(n);
+}
+
 static void a_pool_that_is_replaced_passes_its_handshake_on(void)
 {
     stdio_bus_t *bus = start(MCP, 0);
@@ -678,6 +702,7 @@ static const sb_test tests[] = {
     TEST(what_names_a_request_again_and_again_does_not_pile_up),
     TEST(what_a_worker_is_refused_does_not_pile_up_when_it_does_not_read),
     TEST(a_worker_may_ask_no_more_at_once_than_may_be_pending),
+    TEST(a_question_that_the_host_cannot_be_asked_is_declined),
     TEST(a_pool_that_is_replaced_passes_its_handshake_on),
     TEST(a_pool_that_is_told_what_it_had_found_out_passes_its_handshake_on),
     TEST(an_initialize_that_tells_no_protocol_is_none_of_the_pools),
