@@ -88,9 +88,10 @@ mod stats;
 mod sys;
 
 pub use client::{
-    AdoptedClient, BusStream, EventStream, HandlerGuard, ListenAddr, ListenMode, Message,
-    Notification, NotificationOptions, NotificationStream, Request, RequestOptions, ResponseStream,
-    StdioBus, StdioBusBuilder, StreamEvent, WeakBus, WorkerRequest,
+    AdoptedClient, AuditEvent, BusStream, EventStream, HandlerGuard, HelloParams, HelloResult,
+    Identity, ListenAddr, ListenMode, Message, NegotiatedExtension, Notification,
+    NotificationOptions, NotificationStream, OfferedExtension, Request, RequestOptions,
+    ResponseStream, StdioBus, StdioBusBuilder, StreamEvent, WeakBus, WorkerRequest,
 };
 pub use config::{
     BusConfig, ClientMode, LimitsConfig, PoolConfig, Protocol, RestartPolicy, StderrMode,

@@ -198,6 +198,7 @@ impl StdioBusBuilder {
                 thread: Mutex::new(Some(thread)),
                 timeout,
                 session_id: new_session_id(),
+                agent_session_id: Mutex::new(None),
                 listen: modes,
                 runtime: Runtime::current(),
                 on_request: Mutex::new(on_request),

@@ -1,5 +1,7 @@
 //! What a bus tells about itself.
 
+use std::sync::{MutexGuard, PoisonError};
+
 use super::{ListenAddr, StdioBus};
 use crate::driver::{Command, Gauges};
 use crate::error::Result;
@@ -20,6 +22,22 @@ impl StdioBus {
     /// `client-<unix ms>-<6 random characters>`.
     pub fn client_session_id(&self) -> &str {
         &self.owner.session_id
+    }
+
+    /// The session that the worker named in its answer to the last
+    /// [`hello`](Self::hello); `None` before that, and where it named none.
+    /// Requests don't use it unless they are told to.
+    pub fn agent_session_id(&self) -> Option<String> {
+        self.agent_session().clone()
+    }
+
+    pub(super) fn set_agent_session_id(&self, session: Option<String>) {
+        *self.agent_session() = session;
+    }
+
+    fn agent_session(&self) -> MutexGuard<'_, Option<String>> {
+        let session = self.owner.agent_session_id.lock();
+        session.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The addresses the listeners are bound to, in the order they were asked

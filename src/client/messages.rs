@@ -62,7 +62,7 @@ impl StdioBus {
         self.make_request(method, &params, &RequestOptions::new())
     }
 
-    fn make_request<T: DeserializeOwned>(
+    pub(super) fn make_request<T: DeserializeOwned>(
         &self,
         method: &str,
         params: &impl Serialize,
@@ -79,7 +79,8 @@ impl StdioBus {
         wants: impl FnOnce(&[u8], Route<'_>) -> Wants,
     ) -> Call {
         let id = self.owner.handle.shared().next_id();
-        let frame = options.route(&self.owner.session_id).and_then(|route| {
+        let frame = options.ext().and_then(|ext| {
+            let route = options.route(&self.owner.session_id, &ext)?;
             let frame = rpc::request(id, method, route, params)?;
             let wants = wants(&frame, route);
             Ok((frame, wants))
@@ -181,7 +182,8 @@ impl StdioBus {
                 "{option}: a notification has no answer"
             )));
         }
-        let route = options.route(&self.owner.session_id)?;
+        let ext = options.ext()?;
+        let route = options.route(&self.owner.session_id, &ext)?;
         let frame = rpc::notification(method, route, &params)?;
         drop(params);
         self.submit(frame).await
@@ -226,6 +228,7 @@ mod tests {
                 session_id,
                 pool: Some("p"),
                 agent_id: None,
+                ext: None,
             };
             let frame = format!(r#"{{"id":1,"method":"m","params":{params}}}"#);
             stream_key(frame.as_bytes(), route).map(|(pool, session)| format!("{pool}/{session}"))

@@ -3,7 +3,9 @@
 mod builder;
 mod call;
 mod events;
+mod extensions;
 mod handlers;
+mod hello;
 mod inspect;
 mod io;
 mod listen;
@@ -24,6 +26,8 @@ use tokio::sync::oneshot;
 
 pub use builder::StdioBusBuilder;
 pub use events::EventStream;
+pub use extensions::{AuditEvent, Identity};
+pub use hello::{HelloParams, HelloResult, NegotiatedExtension, OfferedExtension};
 pub use io::{AdoptedClient, BusStream};
 pub use listen::{ListenAddr, ListenMode};
 pub use notifications::{Notification, NotificationOptions, NotificationStream};
@@ -81,6 +85,8 @@ struct Owner {
     thread: Mutex<Option<JoinHandle<()>>>,
     timeout: Option<Duration>,
     session_id: String,
+    /// Set by a hello.
+    agent_session_id: Mutex<Option<String>>,
     listen: Vec<ListenMode>,
     runtime: Runtime,
     /// Until the start, which sets it to work.
