@@ -40,8 +40,11 @@
 //! the one it is for.
 //!
 //! # Backpressure
-//! What waits for one worker is bounded in bytes ([`LimitsConfig`]); a request
-//! beyond it ends at once with [`ErrorCode::ResourceExhausted`].
+//! This process's requests in flight have a budget in bytes
+//! ([`StdioBusBuilder::max_in_flight_bytes`]): one more waits for room, within its
+//! own timeout, or is refused at once ([`StdioBus::try_request`]).
+//! What waits for one worker is bounded, too ([`LimitsConfig`]); a request
+//! beyond that ends at once with [`ErrorCode::ResourceExhausted`].
 //!
 //! What workers say on their own never waits for a taker: a subscriber with a
 //! full queue loses messages, a stream that isn't read ends, and of workers'

@@ -95,6 +95,11 @@ pub struct Stats {
     pub pending: u64,
     /// Gauge: sessions that are bound to a worker.
     pub sessions: u64,
+    /// Gauge: bytes of this process's requests in flight, of the
+    /// [budget](crate::StdioBusBuilder::max_in_flight_bytes).
+    pub in_flight_bytes: u64,
+    /// Gauge: requests of this process that wait for room in that budget.
+    pub waiting_for_room: u64,
 }
 
 /// What a worker is doing.

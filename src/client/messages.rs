@@ -22,7 +22,8 @@ impl StdioBus {
     ///
     /// # Errors
     /// - [`Error::Rpc`]: the worker answered with an error.
-    /// - `Timeout`: no answer in time.
+    /// - `Timeout`: no answer in time, or no room in the budget of
+    ///   [`max_in_flight_bytes`](crate::StdioBusBuilder::max_in_flight_bytes).
     /// - `TransportError`: the worker exited (see [`Error::exit`]), or the bus is
     ///   shutting down.
     /// - `ResourceExhausted`: too much is queued for the worker.
@@ -60,6 +61,39 @@ impl StdioBus {
         P: Serialize,
     {
         self.make_request(method, &params, &RequestOptions::new())
+    }
+
+    /// [`request`](Self::request), sent at once or not at all: it neither waits
+    /// for room among the bytes in flight
+    /// ([`max_in_flight_bytes`](crate::StdioBusBuilder::max_in_flight_bytes)) nor
+    /// for its first poll.
+    ///
+    /// # Errors
+    /// - `ResourceExhausted`: there is no room now, or others wait for it.
+    /// - `InvalidArgument` and `InvalidState` as for [`request`](Self::request);
+    ///   its other errors are those of the future.
+    pub fn try_request<P>(&self, method: &str, params: P) -> Result<Request>
+    where
+        P: Serialize,
+    {
+        self.try_request_with(method, params, RequestOptions::new())
+    }
+
+    /// [`try_request`](Self::try_request) with options.
+    ///
+    /// # Errors
+    /// As there; options that exclude each other are `InvalidArgument`.
+    pub fn try_request_with<P>(
+        &self,
+        method: &str,
+        params: P,
+        options: RequestOptions,
+    ) -> Result<Request>
+    where
+        P: Serialize,
+    {
+        let call = self.call(method, &params, &options, |_, _| Wants::Chunks);
+        call.try_send().map(Request::new)
     }
 
     pub(super) fn make_request<T: DeserializeOwned>(

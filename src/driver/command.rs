@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use super::budget::Place;
 use super::event::{EventSink, LogLevel};
 use super::hub::{MessageSink, RequestQueue};
 use super::mailbox::Post;
@@ -73,6 +74,8 @@ pub(crate) struct NewRequest {
     pub(crate) patience: Option<Patience>,
     pub(crate) wants: Wants,
     pub(crate) post: Post,
+    /// With room, or in the line for it.
+    pub(crate) place: Place,
 }
 
 /// How a request ended.
@@ -90,6 +93,8 @@ pub(crate) struct Answer {
 #[derive(Debug)]
 pub(crate) enum Ended {
     TimedOut,
+    /// Its time was over before there was room in the budget.
+    NoRoom,
     ShuttingDown,
     /// Its task left too much of what belongs to it waiting.
     Overflow,

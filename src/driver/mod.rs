@@ -3,6 +3,7 @@
 //!
 //! [`spawn`] starts it and returns the [`Handle`] that commands go through.
 
+mod budget;
 mod command;
 mod event;
 mod hub;
@@ -19,6 +20,7 @@ use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{Sender, bounded, unbounded};
 
+pub(crate) use budget::{Budget, Place};
 pub(crate) use command::{Answer, Command, Ended, NewRequest};
 pub(crate) use event::EventSink;
 pub use event::{Event, LogLevel, WorkerRef};
@@ -41,6 +43,7 @@ pub(crate) struct Spec {
     pub(crate) options: BusOptions,
     pub(crate) listen: Vec<Listen>,
     pub(crate) log: Option<LogSink>,
+    pub(crate) max_in_flight_bytes: usize,
 }
 
 /// The way to a bus thread. The thread doesn't care how many of these there
@@ -70,7 +73,7 @@ impl Handle {
 /// Starts a bus thread, and returns once it has read the configuration.
 pub(crate) fn spawn(spec: Spec) -> Result<(Handle, JoinHandle<()>)> {
     let (commands, queue) = unbounded();
-    let shared = Arc::new(Shared::new());
+    let shared = Arc::new(Shared::new(spec.max_in_flight_bytes));
     let handle = Handle(Arc::new(Link {
         commands,
         shared: Arc::clone(&shared),

@@ -141,6 +141,7 @@ impl Driver {
     /// stopped.
     fn turn(&mut self) -> bool {
         self.take_commands();
+        self.admit();
         let result = self.step();
         self.deliver();
         self.expire(Instant::now);
@@ -236,11 +237,32 @@ impl Driver {
         if let Some(error) = self.requests.refuse(&request.wants) {
             return request.post.end(Err(Ended::Refused(error)));
         }
-        match self.bus().submit(&request.frame, true) {
-            Ok(()) => self.requests.insert(request),
-            Err(failure) if failure.status == Status::STATE => {}
-            Err(failure) => request.post.end(Err(Ended::Refused(error_of(&failure)))),
+        if !request.place.is_granted() {
+            return self.requests.hold(request);
         }
+        match self.submit(&request.frame) {
+            Ok(()) => self.requests.insert(request),
+            Err(ended) => request.post.end(Err(ended)),
+        }
+    }
+
+    /// Sends the requests that have waited for room, as far as there is some.
+    fn admit(&mut self) {
+        while let Some((id, frame)) = self.requests.next_held() {
+            if let Err(ended) = self.submit(&frame) {
+                self.requests.end(id, Err(ended));
+            }
+        }
+    }
+
+    /// Hands the bus a request.
+    fn submit(&self, frame: &[u8]) -> std::result::Result<(), Ended> {
+        self.bus()
+            .submit(frame, true)
+            .map_err(|failure| match failure.status {
+                Status::STATE => Ended::ShuttingDown,
+                _ => Ended::Refused(error_of(&failure)),
+            })
     }
 
     fn adopt(&mut self, client: Adopt) -> Result<Adopted> {
@@ -288,6 +310,7 @@ impl Driver {
             return;
         }
         self.shared.set_state(BusState::Stopping);
+        self.requests.end_held();
         if self.bus().drain(limit, grace).is_err() {
             self.stop(grace);
         }
@@ -453,6 +476,8 @@ impl Driver {
             tombstones: ext.tombstones,
             pending: self.bus().pending_count() as u64,
             sessions: self.bus().session_count() as u64,
+            in_flight_bytes: self.shared.budget.used() as u64,
+            waiting_for_room: self.shared.budget.waiting() as u64,
         }
     }
 

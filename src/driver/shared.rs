@@ -2,8 +2,9 @@
 //! gauges, the bell, and what is left when the thread has ended.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use super::budget::Budget;
 use super::wake::Waker;
 use crate::stats::{BusState, Stats, StopReport, WorkerInfo};
 
@@ -12,6 +13,7 @@ pub(crate) struct Shared {
     pub(super) waker: Waker,
     state: AtomicU8,
     next_id: AtomicU64,
+    pub(crate) budget: Arc<Budget>,
     pub(crate) gauges: Gauges,
     /// Set once, by a successful start: the listeners' addresses.
     pub(crate) addresses: OnceLock<Vec<String>>,
@@ -36,11 +38,12 @@ pub(crate) struct Last {
 }
 
 impl Shared {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(max_in_flight_bytes: usize) -> Self {
         Self {
             waker: Waker::new(),
             state: AtomicU8::new(BusState::Created as u8),
             next_id: AtomicU64::new(1),
+            budget: Budget::new(max_in_flight_bytes),
             gauges: Gauges::default(),
             addresses: OnceLock::new(),
             last: Mutex::default(),
