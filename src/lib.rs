@@ -31,7 +31,7 @@
 //! [`StdioBus`] can be used from any thread and with any async runtime. Answers
 //! are turned into values in the task that asked for them. Handlers run on the
 //! tokio runtime that was there when the bus was built or started, else on one
-//! thread more.
+//! thread more. [`blocking`] is the client without async.
 //!
 //! # Routing
 //! Requests of one session go to the same worker of a pool, in their order.
@@ -80,6 +80,8 @@
 
 #[cfg(not(unix))]
 compile_error!("stdiobus needs a Unix target: it is made of pipes, signals and process groups");
+
+pub mod blocking;
 
 mod client;
 mod config;

@@ -141,7 +141,7 @@ fn requests_that_waited_go_in_their_order() {
         // Its steps are none, so it is not answered.
         let unanswered = json!({"play": [], "blob": "x".repeat(9000)});
         let held = send(bus.request("hold", unanswered));
-        let size = |i: usize| if i % 3 == 0 { 5000 } else { 1200 };
+        let size = |i: usize| if i.is_multiple_of(3) { 5000 } else { 1200 };
         let waiting: Vec<_> = (0..20)
             .map(|i| json!({"i": i, "blob": "x".repeat(size(i))}))
             .map(|params| send(bus.request("waited", params)))

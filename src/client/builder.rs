@@ -41,7 +41,7 @@ pub struct StdioBusBuilder {
 }
 
 impl StdioBusBuilder {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             config: None,
             config_path: None,
@@ -194,6 +194,20 @@ impl StdioBusBuilder {
     ///   valid; the text names the options, or the pool and the field.
     /// - `ResourceExhausted`: no thread could be started.
     pub fn build(self) -> Result<StdioBus> {
+        self.build_on(Runtime::current())
+    }
+
+    /// [`build`](Self::build), for code without async: see
+    /// [`blocking`](crate::blocking). Handlers run on a thread of the bus's own.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn build_blocking(self) -> Result<crate::blocking::StdioBus> {
+        let bus = self.build_on(Runtime::own())?;
+        Ok(crate::blocking::StdioBus::new(bus))
+    }
+
+    fn build_on(self, runtime: Runtime) -> Result<StdioBus> {
         let max_in_flight_bytes = self.max_in_flight_bytes;
         if max_in_flight_bytes == 0 {
             return Err(Error::invalid_argument(
@@ -227,7 +241,7 @@ impl StdioBusBuilder {
                 session_id: new_session_id(),
                 agent_session_id: Mutex::new(None),
                 listen: modes,
-                runtime: Runtime::current(),
+                runtime,
                 on_request: Mutex::new(on_request),
             }),
         })

@@ -29,21 +29,36 @@ pub(super) type RequestHandler =
 /// built, else the one that is there when one is needed, else one of the bus's
 /// own, on a thread that ends with the bus.
 #[derive(Debug)]
-pub(super) struct Runtime(Mutex<Option<runtime::Handle>>);
+pub(super) struct Runtime {
+    handle: Mutex<Option<runtime::Handle>>,
+    /// Only ever the bus's own.
+    own: bool,
+}
 
 impl Runtime {
     pub(super) fn current() -> Self {
-        Self(Mutex::new(runtime::Handle::try_current().ok()))
+        Self {
+            handle: Mutex::new(runtime::Handle::try_current().ok()),
+            own: false,
+        }
+    }
+
+    /// For callers who block: the threads of their runtime may be those that wait.
+    pub(super) fn own() -> Self {
+        Self {
+            handle: Mutex::new(None),
+            own: true,
+        }
     }
 
     pub(super) fn handle(&self, bus: &Handle) -> Result<runtime::Handle> {
-        let mut handle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut handle = self.handle.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(handle) = &*handle {
             return Ok(handle.clone());
         }
         let found = match runtime::Handle::try_current() {
-            Ok(current) => current,
-            Err(_) => own_runtime(bus).map_err(|e| {
+            Ok(current) if !self.own => current,
+            _ => own_runtime(bus).map_err(|e| {
                 Error::new(
                     ErrorCode::ResourceExhausted,
                     format!("no thread can be started for handlers: {e}"),
