@@ -96,14 +96,14 @@ pub use client::{
     AdoptedClient, AuditEvent, BusStream, EventStream, HandlerGuard, HelloParams, HelloResult,
     Identity, ListenAddr, ListenMode, Message, NegotiatedExtension, Notification,
     NotificationOptions, NotificationStream, OfferedExtension, Request, RequestOptions,
-    ResponseStream, StdioBus, StdioBusBuilder, StreamEvent, WeakBus, WorkerRequest,
+    ResponseStream, StateChanges, StdioBus, StdioBusBuilder, StreamEvent, WeakBus, WorkerRequest,
 };
 pub use config::{
     BusConfig, ClientMode, LimitsConfig, PoolConfig, Protocol, RestartPolicy, StderrMode,
 };
 pub use driver::{Event, LogLevel, OverflowPolicy, WorkerRef};
 pub use error::{BusError, Error, ErrorCode, Result, RpcError, WorkerExit};
-pub use stats::{BusState, Stats, StopReport, WorkerInfo, WorkerState};
+pub use stats::{BackendType, BusState, Latency, Stats, StopReport, WorkerInfo, WorkerState};
 
 /// The version of the bus inside, "MAJOR.MINOR.PATCH".
 pub fn version() -> &'static str {

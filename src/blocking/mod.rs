@@ -49,12 +49,13 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 pub use io::{AdoptedClient, BusStream};
-pub use streams::{EventStream, NotificationStream, ResponseStream};
+pub use streams::{EventStream, NotificationStream, ResponseStream, StateChanges};
 
 use crate::error::Result;
 use crate::{
-    BusState, HandlerGuard, HelloParams, HelloResult, ListenAddr, Message, Notification,
-    NotificationOptions, RequestOptions, Stats, StdioBusBuilder, StopReport, WeakBus, WorkerInfo,
+    BackendType, BusConfig, BusState, HandlerGuard, HelloParams, HelloResult, ListenAddr,
+    ListenMode, Message, Notification, NotificationOptions, RequestOptions, Stats, StdioBusBuilder,
+    StopReport, WeakBus, WorkerInfo,
 };
 use park::wait;
 
@@ -157,6 +158,28 @@ impl StdioBus {
     /// Whether requests are served.
     pub fn is_running(&self) -> bool {
         self.bus.is_running()
+    }
+
+    /// Iterates over the changes of the bus's state from now on.
+    pub fn state_changes(&self) -> StateChanges {
+        StateChanges(self.bus.state_changes())
+    }
+
+    /// Takes another configuration while running.
+    ///
+    /// # Errors
+    /// Those of [`StdioBus::reload`](crate::StdioBus::reload); nothing has changed
+    /// then.
+    pub fn reload(&self, config: BusConfig) -> Result<()> {
+        wait(self.bus.reload(config))
+    }
+
+    /// Forgets to which workers a session is bound. `false` if nothing was bound.
+    ///
+    /// # Errors
+    /// Those of [`StdioBus::end_session`](crate::StdioBus::end_session).
+    pub fn end_session(&self, session: &str) -> Result<bool> {
+        wait(self.bus.end_session(session))
     }
 }
 
@@ -347,6 +370,24 @@ impl StdioBus {
 
 /// # Introspection
 impl StdioBus {
+    /// What runs the bus.
+    pub fn backend_type(&self) -> BackendType {
+        self.bus.backend_type()
+    }
+
+    /// Where the bus listens, as the builder was told; empty for nowhere.
+    pub fn listen_mode(&self) -> &[ListenMode] {
+        self.bus.listen_mode()
+    }
+
+    /// The last lines that a worker wrote to stderr, the newest last.
+    ///
+    /// # Errors
+    /// Those of [`StdioBus::stderr_tail`](crate::StdioBus::stderr_tail).
+    pub fn stderr_tail(&self, worker: usize, lines: usize) -> Result<Vec<String>> {
+        wait(self.bus.stderr_tail(worker, lines))
+    }
+
     /// The session that requests belong to unless they say otherwise.
     pub fn client_session_id(&self) -> &str {
         self.bus.client_session_id()

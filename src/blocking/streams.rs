@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::park::{wait, wait_until};
 use crate::error::{Error, ErrorCode, Result};
-use crate::{Event, Notification, StreamEvent};
+use crate::{BusState, Event, Notification, StreamEvent};
 
 /// The iterator over an async stream, and the wait with a limit.
 macro_rules! iterates {
@@ -60,6 +60,12 @@ iterates!(ResponseStream, Result<StreamEvent>);
 pub struct NotificationStream(pub(super) crate::NotificationStream);
 
 impl NotificationStream {
+    /// The next one if there is one now; `None` where there is none, be it that
+    /// the subscription is over.
+    pub fn try_next(&mut self) -> Option<Notification> {
+        self.0.try_next()
+    }
+
     /// How many were lost: see [`NotificationStream::lagged`](crate::NotificationStream::lagged).
     pub fn lagged(&self) -> u64 {
         self.0.lagged()
@@ -74,6 +80,12 @@ iterates!(NotificationStream, Notification);
 pub struct EventStream(pub(super) crate::EventStream);
 
 impl EventStream {
+    /// The next one if there is one now; `None` where there is none, be it that
+    /// the subscription is over.
+    pub fn try_next(&mut self) -> Option<Event> {
+        self.0.try_next()
+    }
+
     /// How many were lost: see [`EventStream::lagged`](crate::EventStream::lagged).
     pub fn lagged(&self) -> u64 {
         self.0.lagged()
@@ -81,3 +93,27 @@ impl EventStream {
 }
 
 iterates!(EventStream, Event);
+
+/// The states of a bus, as an iterator over the changes: see
+/// [`StateChanges`](crate::StateChanges). It ends after
+/// [`Stopped`](BusState::Stopped).
+#[derive(Debug)]
+pub struct StateChanges(pub(super) crate::StateChanges);
+
+impl StateChanges {
+    /// The present state: see [`StateChanges::state`](crate::StateChanges::state).
+    pub fn state(&self) -> BusState {
+        self.0.state()
+    }
+
+    /// Waits until the bus is in this state or beyond it, and tells where it is.
+    ///
+    /// # Errors
+    /// `Timeout`: it wasn't within the limit.
+    pub fn reached_within(&mut self, state: BusState, limit: Duration) -> Result<BusState> {
+        let deadline = Instant::now().checked_add(limit);
+        wait_until(self.0.reached(state), deadline).ok_or_else(|| nothing_within(limit))
+    }
+}
+
+iterates!(StateChanges, BusState);

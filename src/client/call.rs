@@ -135,6 +135,7 @@ impl Call {
         unsent.handle.send(Command::Request(NewRequest {
             id: self.id,
             frame: unsent.frame,
+            sent: now,
             // A deadline beyond what the clock can say is none.
             deadline: self.limit.and_then(|limit| now.checked_add(limit)),
             patience: patience(),

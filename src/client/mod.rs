@@ -14,6 +14,7 @@ mod notifications;
 mod options;
 mod push;
 mod request;
+mod state;
 mod stream;
 mod worker_request;
 
@@ -34,6 +35,7 @@ pub use notifications::{Notification, NotificationOptions, NotificationStream};
 pub use options::RequestOptions;
 pub use push::{HandlerGuard, Message};
 pub use request::Request;
+pub use state::StateChanges;
 pub use stream::{ResponseStream, StreamEvent};
 pub use worker_request::WorkerRequest;
 

@@ -1,5 +1,6 @@
 //! What the async side asks of the bus thread.
 
+use std::ffi::CString;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -44,6 +45,15 @@ pub(crate) enum Command {
     Log { level: LogLevel, line: String },
     /// Say when the bus has ended.
     TellEnd { tell: oneshot::Sender<()> },
+    /// Forget a session. `false`: there was none.
+    EndSession { session: String, reply: Reply<bool> },
+    /// Take another configuration.
+    Reload { json: CString, reply: Reply<()> },
+    /// Give the end of what a worker wrote to stderr.
+    Stderr {
+        worker: usize,
+        reply: Reply<Vec<u8>>,
+    },
     /// Count.
     Stats { reply: Reply<Stats> },
     /// List the workers.
@@ -70,6 +80,8 @@ pub(crate) struct NewRequest {
     /// The one in the frame.
     pub(crate) id: u64,
     pub(crate) frame: Vec<u8>,
+    /// When its task sent it.
+    pub(crate) sent: Instant,
     pub(crate) deadline: Option<Instant>,
     pub(crate) patience: Option<Patience>,
     pub(crate) wants: Wants,
@@ -123,4 +135,9 @@ pub(super) fn error_of(failure: &Failure) -> Error {
         _ => Code::Internal,
     };
     Error::new(code, failure.message())
+}
+
+/// There is no worker with this number.
+pub(crate) fn no_worker(worker: usize) -> Error {
+    Error::invalid_argument(format!("there is no worker {worker}"))
 }

@@ -7,6 +7,7 @@ mod budget;
 mod command;
 mod event;
 mod hub;
+mod latency;
 mod mailbox;
 mod message;
 mod pending;
@@ -21,7 +22,7 @@ use std::thread::{self, JoinHandle};
 use crossbeam_channel::{Sender, bounded, unbounded};
 
 pub(crate) use budget::{Budget, Place};
-pub(crate) use command::{Answer, Command, Ended, NewRequest};
+pub(crate) use command::{Answer, Command, Ended, NewRequest, no_worker};
 pub(crate) use event::EventSink;
 pub use event::{Event, LogLevel, WorkerRef};
 pub use hub::OverflowPolicy;

@@ -5,11 +5,13 @@ use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, Instant};
 
 use super::budget::Place;
-use super::command::{Ended, NewRequest, Outcome};
+use super::command::{Answer, Ended, NewRequest, Outcome};
+use super::latency::Histogram;
 use super::mailbox::Post;
 use super::message::SharedMessage;
 use crate::error::Error;
 use crate::rpc::{self, Pending};
+use crate::stats::Latency;
 
 /// The pool (empty where none was named) and the session of a stream.
 pub(crate) type StreamKey = (String, String);
@@ -36,6 +38,7 @@ struct Waiter {
     post: Post,
     wants: Wants,
     patience: Option<Patience>,
+    sent: Instant,
     /// Given back when the request ends.
     place: Place,
     /// Until there is room for it.
@@ -66,6 +69,7 @@ pub(super) struct InFlight {
     /// The ids of those that wait for room, in their order.
     line: BTreeMap<u64, u64>,
     next_number: u64,
+    latency: Histogram,
 }
 
 impl InFlight {
@@ -75,6 +79,7 @@ impl InFlight {
             streaming: HashSet::new(),
             line: BTreeMap::new(),
             next_number: 0,
+            latency: Histogram::new(),
         }
     }
 
@@ -130,10 +135,25 @@ impl InFlight {
             post: request.post,
             wants: request.wants,
             patience: request.patience,
+            sent: request.sent,
             place: request.place,
             held,
         };
         self.requests.insert(request.id, request.deadline, waiter);
+    }
+
+    /// Ends a request with an answer, unless it had been given up in the
+    /// meantime.
+    pub(super) fn answer(&mut self, id: u64, answer: Answer, now: Instant) {
+        if let Some(waiter) = self.requests.remove(id) {
+            self.latency.add(now.saturating_duration_since(waiter.sent));
+            self.finish(waiter, Ok(answer));
+        }
+    }
+
+    /// How long answers took.
+    pub(super) fn latency(&self) -> Latency {
+        self.latency.summary()
     }
 
     /// Ends a request. `false` if it had been given up in the meantime.

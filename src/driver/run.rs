@@ -1,5 +1,7 @@
 //! The bus thread's life: wait for start, turn until stopped, clean up.
 
+mod report;
+
 use std::collections::HashMap;
 use std::mem;
 use std::sync::Arc;
@@ -8,18 +10,17 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Receiver;
 use tokio::sync::oneshot;
 
-use super::command::{Adopted, Answer, Command, Ended, NewRequest, Reply, error_of};
+use super::command::{Adopted, Answer, Command, Ended, NewRequest, Reply, error_of, no_worker};
 use super::event::{Event, LogLevel, WorkerRef, event_of};
 use super::hub::{Handed, Hub};
 use super::message::{SharedMessage, WorkerMessage};
 use super::pending::{InFlight, Posted};
-use super::shared::{Gauges, Shared};
+use super::shared::Shared;
 use super::{LogSink, Spec, log};
 use crate::error::{Error, Result, RpcError};
 use crate::native::{Adopt, FrameKind, Incoming, Listen, RawBus, RawEvent, RawFrame, Status};
 use crate::rpc::{overload, refusal, reply};
-use crate::stats::{BusState, Stats, StopReport, WorkerInfo, WorkerState};
-use crate::sys;
+use crate::stats::{BusState, StopReport};
 
 /// Commands taken before the bus gets a turn, so that a flood of requests
 /// can't keep the answers waiting.
@@ -202,6 +203,16 @@ impl Driver {
             Command::Handle { queue } => self.hub.handler = Some(queue),
             Command::Log { level, line } => log(self.log.as_ref(), level, &line),
             Command::TellEnd { tell } => self.stops.push(tell),
+            Command::EndSession { session, reply } => {
+                let _ = reply.send(self.bus().end_session(&session).map_err(|f| error_of(&f)));
+            }
+            Command::Reload { json, reply } => {
+                let _ = reply.send(self.bus().reload(&json).map_err(|f| error_of(&f)));
+            }
+            Command::Stderr { worker, reply } => {
+                let tail = self.bus().worker_stderr(worker);
+                let _ = reply.send(tail.ok_or_else(|| no_worker(worker)));
+            }
             Command::Stats { reply } => {
                 let _ = reply.send(Ok(self.stats()));
             }
@@ -334,9 +345,10 @@ impl Driver {
         let mut incoming = mem::take(&mut self.incoming);
         self.bus().take_incoming(&mut incoming);
         self.publish();
+        let now = Instant::now();
         for item in incoming.drain(..) {
             match item {
-                Incoming::Frame(frame) => self.deliver_frame(frame),
+                Incoming::Frame(frame) => self.deliver_frame(frame, now),
                 Incoming::Event(event) => self.deliver_event(*event),
                 Incoming::Log(level, line) => {
                     log(self.log.as_ref(), LogLevel::from_c(level), &line);
@@ -347,15 +359,16 @@ impl Driver {
         self.incoming = incoming;
     }
 
-    fn deliver_frame(&mut self, frame: RawFrame) {
+    fn deliver_frame(&mut self, frame: RawFrame, now: Instant) {
         match frame.kind {
             FrameKind::Response { id } => {
                 let answer = Answer {
                     frame: frame.data,
                     from_bus: frame.from_bus,
                 };
-                // One that isn't there was given up in the meantime.
-                let _ = id.is_some_and(|id| self.requests.end(id, Ok(answer)));
+                if let Some(id) = id {
+                    self.requests.answer(id, answer, now);
+                }
             }
             FrameKind::Request { .. } => self.deliver_request(frame),
             FrameKind::Notification => self.deliver_notification(frame),
@@ -442,52 +455,6 @@ impl Driver {
         }
         self.hub.event(&event);
     }
-
-    fn publish(&self) {
-        let (bus, gauges) = (self.bus(), &self.shared.gauges);
-        Gauges::set(&gauges.workers, bus.worker_count());
-        Gauges::set(&gauges.clients, bus.client_count());
-        Gauges::set(&gauges.sessions, bus.session_count());
-        Gauges::set(&gauges.pending, bus.pending_count());
-    }
-
-    fn stats(&self) -> Stats {
-        let (base, ext) = (self.bus().stats(), self.bus().ext_stats());
-        Stats {
-            messages_in: base.messages_in,
-            messages_out: base.messages_out,
-            bytes_in: base.bytes_in,
-            bytes_out: base.bytes_out,
-            worker_restarts: base.worker_restarts,
-            routing_errors: base.routing_errors,
-            client_connects: base.client_connects,
-            client_disconnects: base.client_disconnects,
-            parse_errors: ext.parse_errors,
-            worker_garbage: ext.worker_garbage,
-            oversize_frames: ext.oversize_frames,
-            dropped_frames: ext.dropped_frames,
-            unattributed_frames: ext.unattributed_frames,
-            late_answers: ext.late_answers,
-            overload_refusals: ext.overload_refusals,
-            unhandled_notifications: self.unhandled_notifications,
-            lagged_messages: self.hub.lagged,
-            refused_worker_requests: self.hub.overloads,
-            outbox_bytes: ext.outbox_bytes,
-            tombstones: ext.tombstones,
-            pending: self.bus().pending_count() as u64,
-            sessions: self.bus().session_count() as u64,
-            in_flight_bytes: self.shared.budget.used() as u64,
-            waiting_for_room: self.shared.budget.waiting() as u64,
-        }
-    }
-
-    fn workers(&self) -> Vec<WorkerInfo> {
-        self.bus()
-            .workers()
-            .into_iter()
-            .map(|(raw, pool)| worker_info(&raw, pool))
-            .collect()
-    }
 }
 
 impl Drop for Driver {
@@ -498,11 +465,7 @@ impl Drop for Driver {
         self.shared.waker.close();
         if self.bus.is_some() {
             self.deliver();
-            let (stats, workers) = (self.stats(), self.workers());
-            let mut last = self.shared.last();
-            last.stats = stats;
-            last.workers = workers;
-            last.report = mem::take(&mut self.report);
+            self.leave_word();
         }
         self.requests.end_all();
         self.bus = None;
@@ -515,25 +478,5 @@ impl Drop for Driver {
         for stop in self.stops.drain(..) {
             let _ = stop.send(());
         }
-    }
-}
-
-fn worker_info(raw: &sys::stdio_bus_worker_info, pool: String) -> WorkerInfo {
-    WorkerInfo {
-        id: usize::try_from(raw.worker).unwrap_or(0),
-        pool,
-        pid: u32::try_from(raw.pid).ok().filter(|pid| *pid != 0),
-        state: match raw.state {
-            sys::STDIO_BUS_WORKER_STARTING => WorkerState::Starting,
-            sys::STDIO_BUS_WORKER_READY => WorkerState::Ready,
-            sys::STDIO_BUS_WORKER_STOPPING => WorkerState::Stopping,
-            sys::STDIO_BUS_WORKER_BACKOFF => WorkerState::Backoff,
-            sys::STDIO_BUS_WORKER_FAILED => WorkerState::Failed,
-            _ => WorkerState::Stopped,
-        },
-        generation: raw.generation,
-        restarts: raw.restarts,
-        pending: raw.pending,
-        uptime: Duration::from_millis(raw.uptime_ms),
     }
 }
