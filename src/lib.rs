@@ -96,7 +96,8 @@ pub use client::{
     AdoptedClient, AuditEvent, BusStream, EventStream, HandlerGuard, HelloParams, HelloResult,
     Identity, ListenAddr, ListenMode, Message, NegotiatedExtension, Notification,
     NotificationOptions, NotificationStream, OfferedExtension, Request, RequestOptions,
-    ResponseStream, StateChanges, StdioBus, StdioBusBuilder, StreamEvent, WeakBus, WorkerRequest,
+    ResponseStream, ServiceCall, StateChanges, StdioBus, StdioBusBuilder, StreamEvent, WeakBus,
+    WorkerGuard, WorkerRequest,
 };
 pub use config::{
     BusConfig, ClientMode, LimitsConfig, PoolConfig, Protocol, RestartPolicy, StderrMode,

@@ -41,6 +41,7 @@ mod io;
 mod park;
 mod streams;
 
+use std::future::Future;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -54,8 +55,8 @@ pub use streams::{EventStream, NotificationStream, ResponseStream, StateChanges}
 use crate::error::Result;
 use crate::{
     BackendType, BusConfig, BusState, HandlerGuard, HelloParams, HelloResult, ListenAddr,
-    ListenMode, Message, Notification, NotificationOptions, RequestOptions, Stats, StdioBusBuilder,
-    StopReport, WeakBus, WorkerInfo,
+    ListenMode, Message, Notification, NotificationOptions, RequestOptions, RpcError, ServiceCall,
+    Stats, StdioBusBuilder, StopReport, WeakBus, WorkerGuard, WorkerInfo,
 };
 use park::wait;
 
@@ -365,6 +366,23 @@ impl StdioBus {
         to: impl Into<OwnedFd>,
     ) -> Result<AdoptedClient> {
         wait(self.bus.adopt_client(from, to)).map(AdoptedClient)
+    }
+}
+
+/// # Workers
+impl StdioBus {
+    /// Adds a worker that lives in this process: an async function, which runs on
+    /// the handlers' thread. See
+    /// [`StdioBus::register_worker`](crate::StdioBus::register_worker).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn register_worker<S, F>(&self, pool: &str, service: S) -> Result<WorkerGuard>
+    where
+        S: Fn(ServiceCall) -> F + Send + Sync + 'static,
+        F: Future<Output = std::result::Result<Value, RpcError>> + Send + 'static,
+    {
+        wait(self.bus.register_worker(pool, service))
     }
 }
 

@@ -118,7 +118,7 @@ async fn answer(asked: Asked, handler: &RequestHandler, bus: WeakBus, log: &Hand
     }
     let request = WorkerRequest::new(asked.message, bus);
     let method = request.method().to_owned();
-    let outcome = match caught(handler, request).await {
+    let outcome = match caught(|| handler(request)).await {
         Ok(outcome) => outcome,
         Err(panic) => {
             report(log, &format!("the handler of {method:?}"), &*panic);
@@ -128,12 +128,11 @@ async fn answer(asked: Asked, handler: &RequestHandler, bus: WeakBus, log: &Hand
     asked.responder.answer(&outcome);
 }
 
-/// Runs a handler; what it panics with is an error.
-async fn caught(
-    handler: &RequestHandler,
-    request: WorkerRequest,
-) -> std::result::Result<Answer, Box<dyn Any + Send>> {
-    let mut running = catch_unwind(AssertUnwindSafe(|| handler(request)))?;
+/// Runs what the user has given; what it panics with is an error.
+pub(super) async fn caught<T>(
+    start: impl FnOnce() -> Pin<Box<dyn Future<Output = T> + Send>>,
+) -> std::result::Result<T, Box<dyn Any + Send>> {
+    let mut running = catch_unwind(AssertUnwindSafe(start))?;
     // A future that has panicked is not polled again.
     poll_fn(
         move |cx| match catch_unwind(AssertUnwindSafe(|| running.as_mut().poll(cx))) {

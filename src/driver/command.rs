@@ -11,7 +11,7 @@ use super::hub::{MessageSink, RequestQueue};
 use super::mailbox::Post;
 use super::pending::{Patience, Wants};
 use crate::error::{Error, Result};
-use crate::native::{Adopt, Failure, Status};
+use crate::native::{Adopt, Embed, Failure, Status};
 use crate::stats::{Stats, WorkerInfo};
 
 /// Where the result of a command goes. The receiver may be gone.
@@ -35,6 +35,13 @@ pub(crate) enum Command {
         client: Adopt,
         reply: Reply<Adopted>,
     },
+    /// Add a worker that lives in this process.
+    Register {
+        worker: Embed,
+        reply: Reply<Registered>,
+    },
+    /// Take it out again.
+    Unregister { worker: Registered },
     /// Tell about what happens from now on.
     Subscribe { sink: EventSink },
     /// Tell what workers say from now on.
@@ -119,6 +126,14 @@ pub(crate) struct Adopted {
     pub(crate) client: u32,
     /// Brings the reason once the client is gone.
     pub(crate) gone: oneshot::Receiver<String>,
+}
+
+/// A worker that lives in this process. Its number may be used again once it is
+/// gone, by another one with a later generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Registered {
+    pub(crate) worker: usize,
+    pub(crate) generation: u32,
 }
 
 /// A status of the C library as an error of ours.

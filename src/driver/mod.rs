@@ -22,7 +22,7 @@ use std::thread::{self, JoinHandle};
 use crossbeam_channel::{Sender, bounded, unbounded};
 
 pub(crate) use budget::{Budget, Place};
-pub(crate) use command::{Answer, Command, Ended, NewRequest, no_worker};
+pub(crate) use command::{Answer, Command, Ended, NewRequest, Registered, no_worker};
 pub(crate) use event::EventSink;
 pub use event::{Event, LogLevel, WorkerRef};
 pub use hub::OverflowPolicy;

@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Receiver;
 use tokio::sync::oneshot;
 
-use super::command::{Adopted, Answer, Command, Ended, NewRequest, Reply, error_of, no_worker};
+use super::command::{
+    Adopted, Answer, Command, Ended, NewRequest, Registered, Reply, error_of, no_worker,
+};
 use super::event::{Event, LogLevel, WorkerRef, event_of};
 use super::hub::{Handed, Hub};
 use super::message::{SharedMessage, WorkerMessage};
@@ -18,7 +20,9 @@ use super::pending::{InFlight, Posted};
 use super::shared::Shared;
 use super::{LogSink, Spec, log};
 use crate::error::{Error, Result, RpcError};
-use crate::native::{Adopt, FrameKind, Incoming, Listen, RawBus, RawEvent, RawFrame, Status};
+use crate::native::{
+    Adopt, Embed, FrameKind, Incoming, Listen, RawBus, RawEvent, RawFrame, Status,
+};
 use crate::rpc::{overload, refusal, reply};
 use crate::stats::{BusState, StopReport};
 
@@ -198,6 +202,10 @@ impl Driver {
             Command::Adopt { client, reply } => {
                 let _ = reply.send(self.adopt(client));
             }
+            Command::Register { worker, reply } => {
+                let _ = reply.send(self.register(worker));
+            }
+            Command::Unregister { worker } => self.unregister(worker),
             Command::Subscribe { sink } => self.hub.events.push(sink),
             Command::Listen { sink } => self.hub.messages.push(sink),
             Command::Handle { queue } => self.hub.handler = Some(queue),
@@ -287,6 +295,44 @@ impl Driver {
         // Whoever hears of the client sees it counted.
         self.publish();
         Ok(Adopted { client, gone })
+    }
+
+    fn register(&self, worker: Embed) -> Result<Registered> {
+        let pool = worker.pool.to_string_lossy().into_owned();
+        let number =
+            self.bus()
+                .register_worker(worker)
+                .map_err(|failure| match failure.status {
+                    Status::NOT_FOUND => {
+                        Error::invalid_argument(format!("there is no pool {pool:?}"))
+                    }
+                    // What the system refuses has another status.
+                    Status::REFUSED_BY_SYSTEM => Error::invalid_argument(format!(
+                        "the workers of pool {pool:?} belong to one client each"
+                    )),
+                    _ => error_of(&failure),
+                })?;
+        // Whoever hears of the worker sees it counted.
+        self.publish();
+        let info = self.bus().worker(number);
+        Ok(Registered {
+            worker: usize::try_from(number).unwrap_or(0),
+            generation: info.map_or(0, |(info, _)| info.generation),
+        })
+    }
+
+    fn unregister(&self, worker: Registered) {
+        let Ok(number) = i32::try_from(worker.worker) else {
+            return;
+        };
+        match self.bus().worker(number) {
+            Some((info, _)) if info.generation == worker.generation => {
+                self.bus().unregister_worker(number);
+                self.publish();
+            }
+            // It is gone, and its number may be somebody else's.
+            _ => {}
+        }
     }
 
     /// Answers a worker's request. One that is too large must not leave the

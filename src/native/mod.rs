@@ -16,7 +16,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 pub(crate) use callbacks::{FrameKind, Incoming, RawEvent, RawFrame};
-pub(crate) use options::{Adopt, BusOptions, ConfigSource, Listen, c_string};
+pub(crate) use options::{Adopt, BusOptions, ConfigSource, Embed, Listen, c_string};
 pub(crate) use status::Status;
 
 use crate::sys;
@@ -251,6 +251,36 @@ impl RawBus {
         let _ = client.from.into_raw_fd();
         let _ = client.to.map(IntoRawFd::into_raw_fd);
         Ok(id)
+    }
+
+    /// Adds a worker over descriptors, which the bus then owns. Returns its
+    /// number. On failure the descriptors are closed.
+    pub(crate) fn register_worker(&self, worker: Embed) -> Result<i32, Failure> {
+        let (to, from) = (worker.to_worker.as_raw_fd(), worker.from_worker.as_raw_fd());
+        // SAFETY: `ptr` is live (struct invariant); the descriptors are open and
+        // the pool's name lives, since `worker` outlives the call.
+        let id = self.call(|| unsafe {
+            sys::stdio_bus_register_embedded_worker(
+                self.ptr.as_ptr(),
+                to,
+                from,
+                worker.pool.as_ptr(),
+            )
+        })?;
+        // The bus took them over.
+        let _ = worker.to_worker.into_raw_fd();
+        let _ = worker.from_worker.into_raw_fd();
+        Ok(id)
+    }
+
+    /// Takes such a worker out again. `false` if there is none of this number.
+    pub(crate) fn unregister_worker(&self, worker: c_int) -> bool {
+        // SAFETY: `ptr` is live (struct invariant); no step is running, since
+        // callbacks only copy.
+        self.call(|| unsafe {
+            sys::stdio_bus_unregister_embedded_worker(self.ptr.as_ptr(), worker)
+        })
+        .is_ok()
     }
 
     /// Where the C library is in its life, as its number.
