@@ -43,7 +43,7 @@ const char *stdio_bus_status_message(int status);
 #define STDIO_BUS_FRAME_RESPONSE 2     /* the answer to a request the host submitted */
 #define STDIO_BUS_FRAME_NOTIFICATION 3 /* no answer expected */
 
-/* The frame was made by the bus, not by a worker. */
+/* The frame was made by the bus, not by a worker: an error, or word that a question needs no answer any more. */
 #define STDIO_BUS_FRAME_FROM_BUS 1u
 
 /* A frame for the host. All pointers are valid until the callback returns. */
@@ -271,7 +271,7 @@ int stdio_bus_adopt_client_with(stdio_bus_t *bus, int fd_from_client, int fd_to_
 /* ---- introspection --------------------------------------------------------- */
 
 #define STDIO_BUS_WORKER_STOPPED 0  /* not running, no restart due */
-#define STDIO_BUS_WORKER_STARTING 1 /* forked, not yet executed or not yet ready */
+#define STDIO_BUS_WORKER_STARTING 1 /* not yet executed, or has not answered its initialize yet */
 #define STDIO_BUS_WORKER_READY 2    /* takes requests */
 #define STDIO_BUS_WORKER_STOPPING 3 /* asked to end */
 #define STDIO_BUS_WORKER_BACKOFF 4  /* waits to be started again */

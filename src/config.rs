@@ -164,6 +164,17 @@ impl PoolConfig {
         }
     }
 
+    /// A pool for workers that live in this process
+    /// ([`StdioBus::register_worker`](crate::StdioBus::register_worker)) and
+    /// nowhere else.
+    ///
+    /// A pool has a program in any case: this one's is `true`, found on `PATH`,
+    /// which is started once, ends at once, and serves nobody. What is sent to the
+    /// pool before it has ended may go to it, and fail.
+    pub fn in_process(id: impl Into<String>) -> Self {
+        Self::new(id, "true").restart(RestartPolicy::Never)
+    }
+
     /// Sets the arguments.
     #[must_use]
     pub fn args<S: Into<String>>(mut self, args: impl IntoIterator<Item = S>) -> Self {

@@ -31,7 +31,7 @@
 //! [`StdioBus`] can be used from any thread and with any async runtime. Answers
 //! are turned into values in the task that asked for them. Handlers run on the
 //! tokio runtime that was there when the bus was built or started, else on one
-//! thread more.
+//! thread more. [`blocking`] is the client without async.
 //!
 //! # Routing
 //! Requests of one session go to the same worker of a pool, in their order.
@@ -40,8 +40,11 @@
 //! the one it is for.
 //!
 //! # Backpressure
-//! What waits for one worker is bounded in bytes ([`LimitsConfig`]); a request
-//! beyond it ends at once with [`ErrorCode::ResourceExhausted`].
+//! This process's requests in flight have a budget in bytes
+//! ([`StdioBusBuilder::max_in_flight_bytes`]): one more waits for room, within its
+//! own timeout, or is refused at once ([`StdioBus::try_request`]).
+//! What waits for one worker is bounded, too ([`LimitsConfig`]); a request
+//! beyond that ends at once with [`ErrorCode::ResourceExhausted`].
 //!
 //! What workers say on their own never waits for a taker: a subscriber with a
 //! full queue loses messages, a stream that isn't read ends, and of workers'
@@ -78,6 +81,8 @@
 #[cfg(not(unix))]
 compile_error!("stdiobus needs a Unix target: it is made of pipes, signals and process groups");
 
+pub mod blocking;
+
 mod client;
 mod config;
 mod driver;
@@ -88,16 +93,18 @@ mod stats;
 mod sys;
 
 pub use client::{
-    AdoptedClient, BusStream, EventStream, HandlerGuard, ListenAddr, ListenMode, Message,
-    Notification, NotificationOptions, NotificationStream, Request, RequestOptions, ResponseStream,
-    StdioBus, StdioBusBuilder, StreamEvent, WeakBus, WorkerRequest,
+    AdoptedClient, AuditEvent, BusStream, EventStream, HandlerGuard, HelloParams, HelloResult,
+    Identity, ListenAddr, ListenMode, Message, NegotiatedExtension, Notification,
+    NotificationOptions, NotificationStream, OfferedExtension, Request, RequestOptions,
+    ResponseStream, ServiceCall, StateChanges, StdioBus, StdioBusBuilder, StreamEvent, WeakBus,
+    WorkerGuard, WorkerRequest,
 };
 pub use config::{
     BusConfig, ClientMode, LimitsConfig, PoolConfig, Protocol, RestartPolicy, StderrMode,
 };
 pub use driver::{Event, LogLevel, OverflowPolicy, WorkerRef};
 pub use error::{BusError, Error, ErrorCode, Result, RpcError, WorkerExit};
-pub use stats::{BusState, Stats, StopReport, WorkerInfo, WorkerState};
+pub use stats::{BackendType, BusState, Latency, Stats, StopReport, WorkerInfo, WorkerState};
 
 /// The version of the bus inside, "MAJOR.MINOR.PATCH".
 pub fn version() -> &'static str {

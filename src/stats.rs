@@ -95,6 +95,48 @@ pub struct Stats {
     pub pending: u64,
     /// Gauge: sessions that are bound to a worker.
     pub sessions: u64,
+    /// Gauge: bytes of this process's requests in flight, of the
+    /// [budget](crate::StdioBusBuilder::max_in_flight_bytes).
+    pub in_flight_bytes: u64,
+    /// Gauge: requests of this process that wait for room in that budget.
+    pub waiting_for_room: u64,
+    /// How long answers to this process's requests took.
+    pub latency: Latency,
+}
+
+/// How long answers to this process's requests took, from the first poll of the
+/// request on, those that were errors included. Requests that were given up or
+/// timed out are not in it. Percentiles may be up to a sixteenth too long.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Latency {
+    /// How many answers there were.
+    pub count: u64,
+    /// What half of them didn't exceed.
+    pub p50: Duration,
+    /// What 90 of 100 didn't exceed.
+    pub p90: Duration,
+    /// What 99 of 100 didn't exceed.
+    pub p99: Duration,
+    /// The longest.
+    pub max: Duration,
+}
+
+/// What runs the bus of a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum BackendType {
+    /// The library in this process, on a thread of its own.
+    Native,
+}
+
+impl fmt::Display for BackendType {
+    /// `native`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Native => "native",
+        })
+    }
 }
 
 /// What a worker is doing.

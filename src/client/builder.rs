@@ -19,6 +19,9 @@ use crate::native::{BusOptions, ConfigSource, c_string};
 /// How long a request may take, unless it or the builder says otherwise.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Bytes of this process's requests in flight, unless the builder says otherwise.
+const MAX_IN_FLIGHT: usize = 64 << 20;
+
 /// Describes a bus, then [builds](Self::build) it.
 #[derive(Clone)]
 #[must_use = "a builder does nothing until it builds"]
@@ -30,6 +33,7 @@ pub struct StdioBusBuilder {
     limits: Option<LimitsConfig>,
     listen: Vec<ListenMode>,
     timeout: Option<Duration>,
+    max_in_flight_bytes: usize,
     log: Option<LogSink>,
     log_level: Option<LogLevel>,
     on_request: Option<RequestHandler>,
@@ -37,7 +41,7 @@ pub struct StdioBusBuilder {
 }
 
 impl StdioBusBuilder {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             config: None,
             config_path: None,
@@ -46,6 +50,7 @@ impl StdioBusBuilder {
             limits: None,
             listen: Vec::new(),
             timeout: Some(REQUEST_TIMEOUT),
+            max_in_flight_bytes: MAX_IN_FLIGHT,
             log: None,
             log_level: None,
             on_request: None,
@@ -97,6 +102,21 @@ impl StdioBusBuilder {
     /// [`StdioBus::request`].
     pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.timeout = timeout.into();
+        self
+    }
+
+    /// How many bytes of this process's own requests may be in flight at once,
+    /// from being sent to being answered; 64 MiB unless set, at least 1.
+    ///
+    /// A request beyond it waits for room, within its own timeout and behind
+    /// those that wait already; [`StdioBus::try_request`] doesn't wait. One that is
+    /// larger than all of it goes when no other is in flight. Notifications, and
+    /// clients on sockets, are not counted.
+    ///
+    /// The bus's own limit for what a worker has not read yet
+    /// ([`LimitsConfig::max_output_queue`]) holds beside it, and refuses at once.
+    pub fn max_in_flight_bytes(mut self, bytes: usize) -> Self {
+        self.max_in_flight_bytes = bytes;
         self
     }
 
@@ -174,6 +194,26 @@ impl StdioBusBuilder {
     ///   valid; the text names the options, or the pool and the field.
     /// - `ResourceExhausted`: no thread could be started.
     pub fn build(self) -> Result<StdioBus> {
+        self.build_on(Runtime::current())
+    }
+
+    /// [`build`](Self::build), for code without async: see
+    /// [`blocking`](crate::blocking). Handlers run on a thread of the bus's own.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn build_blocking(self) -> Result<crate::blocking::StdioBus> {
+        let bus = self.build_on(Runtime::own())?;
+        Ok(crate::blocking::StdioBus::new(bus))
+    }
+
+    fn build_on(self, runtime: Runtime) -> Result<StdioBus> {
+        let max_in_flight_bytes = self.max_in_flight_bytes;
+        if max_in_flight_bytes == 0 {
+            return Err(Error::invalid_argument(
+                "max_in_flight_bytes: must be at least 1",
+            ));
+        }
         let listen = self
             .listen
             .iter()
@@ -191,6 +231,7 @@ impl StdioBusBuilder {
             options,
             listen,
             log,
+            max_in_flight_bytes,
         })?;
         Ok(StdioBus {
             owner: Arc::new(Owner {
@@ -198,8 +239,9 @@ impl StdioBusBuilder {
                 thread: Mutex::new(Some(thread)),
                 timeout,
                 session_id: new_session_id(),
+                agent_session_id: Mutex::new(None),
                 listen: modes,
-                runtime: Runtime::current(),
+                runtime,
                 on_request: Mutex::new(on_request),
             }),
         })

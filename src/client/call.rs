@@ -2,14 +2,15 @@
 //! up when dropped, collected piece by piece.
 
 use std::mem;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use super::check_running;
 use super::options::RequestOptions;
 use crate::driver::{
-    Answer, Command, Ended, Handle, Item, Mailbox, NewRequest, Patience, SharedMessage, Wants,
-    mailbox,
+    Answer, Budget, Command, Ended, Handle, Item, Mailbox, NewRequest, Patience, Place,
+    SharedMessage, Wants, mailbox,
 };
 use crate::error::{Error, ErrorCode, Result};
 
@@ -88,18 +89,41 @@ impl Call {
         self.id
     }
 
-    /// Sends it, if that hasn't happened yet.
+    /// Sends it, if that hasn't happened yet; it may have to wait for room.
     fn send(&mut self) {
+        self.send_with(|budget, bytes| Ok(budget.enter(bytes)));
+    }
+
+    /// Sends it if there is room.
+    pub(super) fn try_send(mut self) -> Result<Self> {
+        self.send_with(|budget, bytes| {
+            budget.try_enter(bytes).ok_or_else(|| {
+                let text = format!("more than {} bytes would be in flight", budget.cap());
+                Error::new(ErrorCode::ResourceExhausted, text)
+            })
+        });
+        match self.state {
+            State::Failed(error) => Err(error),
+            _ => Ok(self),
+        }
+    }
+
+    fn send_with(&mut self, place: impl FnOnce(&Arc<Budget>, usize) -> Result<Place>) {
         self.state = match mem::replace(&mut self.state, State::Done) {
-            State::Unsent(unsent) => match check_running(unsent.handle.shared().state()) {
-                Ok(()) => State::Sent(self.sent(unsent)),
-                Err(error) => State::Failed(error),
-            },
+            State::Unsent(unsent) => {
+                let shared = unsent.handle.shared();
+                let place = check_running(shared.state())
+                    .and_then(|()| place(&shared.budget, unsent.frame.len()));
+                match place {
+                    Ok(place) => State::Sent(self.sent(unsent, place)),
+                    Err(error) => State::Failed(error),
+                }
+            }
             state => state,
         };
     }
 
-    fn sent(&self, unsent: Unsent) -> InFlight {
+    fn sent(&self, unsent: Unsent, place: Place) -> InFlight {
         let now = Instant::now();
         let (post, mailbox) = mailbox(self.cap);
         let patience = || {
@@ -111,11 +135,13 @@ impl Call {
         unsent.handle.send(Command::Request(NewRequest {
             id: self.id,
             frame: unsent.frame,
+            sent: now,
             // A deadline beyond what the clock can say is none.
             deadline: self.limit.and_then(|limit| now.checked_add(limit)),
             patience: patience(),
             wants: unsent.wants,
             post,
+            place,
         }));
         InFlight {
             handle: unsent.handle,
@@ -168,6 +194,11 @@ impl Call {
             Ended::TimedOut => {
                 let limit = self.limit.unwrap_or_default();
                 Error::new(ErrorCode::Timeout, format!("no answer within {limit:?}"))
+            }
+            Ended::NoRoom => {
+                let limit = self.limit.unwrap_or_default();
+                let text = format!("no room for it among the bytes in flight within {limit:?}");
+                Error::new(ErrorCode::Timeout, text)
             }
             Ended::Overflow => Error::new(
                 ErrorCode::ResourceExhausted,

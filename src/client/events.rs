@@ -67,6 +67,12 @@ impl EventStream {
         poll_fn(|cx| self.queue.poll_recv(cx)).await
     }
 
+    /// The next event if there is one now; `None` where there is none, be it
+    /// that the subscription is over.
+    pub fn try_next(&mut self) -> Option<Event> {
+        self.queue.try_recv().ok()
+    }
+
     /// How many events were lost because they didn't fit.
     pub fn lagged(&self) -> u64 {
         self.lagged.load(Ordering::Relaxed)

@@ -29,21 +29,36 @@ pub(super) type RequestHandler =
 /// built, else the one that is there when one is needed, else one of the bus's
 /// own, on a thread that ends with the bus.
 #[derive(Debug)]
-pub(super) struct Runtime(Mutex<Option<runtime::Handle>>);
+pub(super) struct Runtime {
+    handle: Mutex<Option<runtime::Handle>>,
+    /// Only ever the bus's own.
+    own: bool,
+}
 
 impl Runtime {
     pub(super) fn current() -> Self {
-        Self(Mutex::new(runtime::Handle::try_current().ok()))
+        Self {
+            handle: Mutex::new(runtime::Handle::try_current().ok()),
+            own: false,
+        }
+    }
+
+    /// For callers who block: the threads of their runtime may be those that wait.
+    pub(super) fn own() -> Self {
+        Self {
+            handle: Mutex::new(None),
+            own: true,
+        }
     }
 
     pub(super) fn handle(&self, bus: &Handle) -> Result<runtime::Handle> {
-        let mut handle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut handle = self.handle.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(handle) = &*handle {
             return Ok(handle.clone());
         }
         let found = match runtime::Handle::try_current() {
-            Ok(current) => current,
-            Err(_) => own_runtime(bus).map_err(|e| {
+            Ok(current) if !self.own => current,
+            _ => own_runtime(bus).map_err(|e| {
                 Error::new(
                     ErrorCode::ResourceExhausted,
                     format!("no thread can be started for handlers: {e}"),
@@ -103,7 +118,7 @@ async fn answer(asked: Asked, handler: &RequestHandler, bus: WeakBus, log: &Hand
     }
     let request = WorkerRequest::new(asked.message, bus);
     let method = request.method().to_owned();
-    let outcome = match caught(handler, request).await {
+    let outcome = match caught(|| handler(request)).await {
         Ok(outcome) => outcome,
         Err(panic) => {
             report(log, &format!("the handler of {method:?}"), &*panic);
@@ -113,12 +128,11 @@ async fn answer(asked: Asked, handler: &RequestHandler, bus: WeakBus, log: &Hand
     asked.responder.answer(&outcome);
 }
 
-/// Runs a handler; what it panics with is an error.
-async fn caught(
-    handler: &RequestHandler,
-    request: WorkerRequest,
-) -> std::result::Result<Answer, Box<dyn Any + Send>> {
-    let mut running = catch_unwind(AssertUnwindSafe(|| handler(request)))?;
+/// Runs what the user has given; what it panics with is an error.
+pub(super) async fn caught<T>(
+    start: impl FnOnce() -> Pin<Box<dyn Future<Output = T> + Send>>,
+) -> std::result::Result<T, Box<dyn Any + Send>> {
+    let mut running = catch_unwind(AssertUnwindSafe(start))?;
     // A future that has panicked is not polled again.
     poll_fn(
         move |cx| match catch_unwind(AssertUnwindSafe(|| running.as_mut().poll(cx))) {

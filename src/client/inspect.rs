@@ -1,9 +1,11 @@
 //! What a bus tells about itself.
 
-use super::{ListenAddr, StdioBus};
-use crate::driver::{Command, Gauges};
-use crate::error::Result;
-use crate::stats::{BusState, Stats, WorkerInfo};
+use std::sync::{MutexGuard, PoisonError};
+
+use super::{ListenAddr, ListenMode, StdioBus};
+use crate::driver::{Command, Gauges, no_worker};
+use crate::error::{ErrorCode, Result};
+use crate::stats::{BackendType, BusState, Stats, WorkerInfo};
 
 impl StdioBus {
     /// Where the bus is in its life.
@@ -16,10 +18,37 @@ impl StdioBus {
         self.state() == BusState::Running
     }
 
+    /// What runs the bus.
+    pub fn backend_type(&self) -> BackendType {
+        BackendType::Native
+    }
+
+    /// Where the bus listens, as the builder was told; empty for nowhere.
+    /// [`listen_addrs`](Self::listen_addrs) has the addresses that came of it.
+    pub fn listen_mode(&self) -> &[ListenMode] {
+        &self.owner.listen
+    }
+
     /// The session that requests belong to unless they say otherwise:
     /// `client-<unix ms>-<6 random characters>`.
     pub fn client_session_id(&self) -> &str {
         &self.owner.session_id
+    }
+
+    /// The session that the worker named in its answer to the last
+    /// [`hello`](Self::hello); `None` before that, and where it named none.
+    /// Requests don't use it unless they are told to.
+    pub fn agent_session_id(&self) -> Option<String> {
+        self.agent_session().clone()
+    }
+
+    pub(super) fn set_agent_session_id(&self, session: Option<String>) {
+        *self.agent_session() = session;
+    }
+
+    fn agent_session(&self) -> MutexGuard<'_, Option<String>> {
+        let session = self.owner.agent_session_id.lock();
+        session.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The addresses the listeners are bound to, in the order they were asked
@@ -54,6 +83,33 @@ impl StdioBus {
     /// `None` where this can't be known.
     pub fn pending_count(&self) -> Option<usize> {
         Some(Gauges::get(&self.gauges().pending))
+    }
+
+    /// The last lines that a worker wrote to stderr, at most `lines` of them, the
+    /// newest last; also of one that has ended, and of a stopped bus. `worker` is
+    /// its number ([`WorkerInfo::id`]).
+    ///
+    /// The bus keeps the last 64 KiB of each worker's stderr, where the pool's
+    /// [`StderrMode`](crate::StderrMode) is `Log`; of others there is nothing.
+    ///
+    /// # Errors
+    /// `InvalidArgument`: there is no such worker.
+    pub async fn stderr_tail(&self, worker: usize, lines: usize) -> Result<Vec<String>> {
+        let tail = self.ask(|reply| Command::Stderr { worker, reply }).await;
+        let tail = match tail {
+            Err(error) if error.kind() == Some(ErrorCode::TransportError) => {
+                let last = self.owner.handle.shared().last();
+                let at = last.workers.iter().position(|info| info.id == worker);
+                let tail = at.and_then(|at| last.stderr.get(at).cloned());
+                tail.ok_or_else(|| no_worker(worker))?
+            }
+            tail => tail?,
+        };
+        let text = String::from_utf8_lossy(&tail);
+        let newest = text.lines().rev().take(lines).map(str::to_owned);
+        let mut newest: Vec<_> = newest.collect();
+        newest.reverse();
+        Ok(newest)
     }
 
     fn gauges(&self) -> &Gauges {

@@ -97,9 +97,16 @@ impl StdioBus {
         if runtime::Handle::try_current().is_err() {
             return Err(Error::invalid_state("there is no tokio runtime here"));
         }
+        let (stream, id) = self.connect_socket(pool).await?;
+        stream.set_nonblocking(true).map_err(refused)?;
+        let stream = UnixStream::from_std(stream).map_err(refused)?;
+        Ok(BusStream { stream, id })
+    }
+
+    /// The end of a new client's connection, as a plain socket, and its number.
+    pub(crate) async fn connect_socket(&self, pool: Option<&str>) -> Result<(StdStream, u32)> {
+        check_running(self.state())?;
         let (ours, theirs) = StdStream::pair().map_err(refused)?;
-        ours.set_nonblocking(true).map_err(refused)?;
-        let stream = UnixStream::from_std(ours).map_err(refused)?;
         let client = Adopt {
             from: theirs.into(),
             to: None,
@@ -107,10 +114,7 @@ impl StdioBus {
             lines: true,
         };
         let adopted = self.ask(|reply| Command::Adopt { client, reply }).await?;
-        Ok(BusStream {
-            stream,
-            id: adopted.client,
-        })
+        Ok((ours, adopted.client))
     }
 }
 

@@ -22,7 +22,8 @@ impl StdioBus {
     ///
     /// # Errors
     /// - [`Error::Rpc`]: the worker answered with an error.
-    /// - `Timeout`: no answer in time.
+    /// - `Timeout`: no answer in time, or no room in the budget of
+    ///   [`max_in_flight_bytes`](crate::StdioBusBuilder::max_in_flight_bytes).
     /// - `TransportError`: the worker exited (see [`Error::exit`]), or the bus is
     ///   shutting down.
     /// - `ResourceExhausted`: too much is queued for the worker.
@@ -62,7 +63,40 @@ impl StdioBus {
         self.make_request(method, &params, &RequestOptions::new())
     }
 
-    fn make_request<T: DeserializeOwned>(
+    /// [`request`](Self::request), sent at once or not at all: it neither waits
+    /// for room among the bytes in flight
+    /// ([`max_in_flight_bytes`](crate::StdioBusBuilder::max_in_flight_bytes)) nor
+    /// for its first poll.
+    ///
+    /// # Errors
+    /// - `ResourceExhausted`: there is no room now, or others wait for it.
+    /// - `InvalidArgument` and `InvalidState` as for [`request`](Self::request);
+    ///   its other errors are those of the future.
+    pub fn try_request<P>(&self, method: &str, params: P) -> Result<Request>
+    where
+        P: Serialize,
+    {
+        self.try_request_with(method, params, RequestOptions::new())
+    }
+
+    /// [`try_request`](Self::try_request) with options.
+    ///
+    /// # Errors
+    /// As there; options that exclude each other are `InvalidArgument`.
+    pub fn try_request_with<P>(
+        &self,
+        method: &str,
+        params: P,
+        options: RequestOptions,
+    ) -> Result<Request>
+    where
+        P: Serialize,
+    {
+        let call = self.call(method, &params, &options, |_, _| Wants::Chunks);
+        call.try_send().map(Request::new)
+    }
+
+    pub(super) fn make_request<T: DeserializeOwned>(
         &self,
         method: &str,
         params: &impl Serialize,
@@ -79,7 +113,8 @@ impl StdioBus {
         wants: impl FnOnce(&[u8], Route<'_>) -> Wants,
     ) -> Call {
         let id = self.owner.handle.shared().next_id();
-        let frame = options.route(&self.owner.session_id).and_then(|route| {
+        let frame = options.ext().and_then(|ext| {
+            let route = options.route(&self.owner.session_id, &ext)?;
             let frame = rpc::request(id, method, route, params)?;
             let wants = wants(&frame, route);
             Ok((frame, wants))
@@ -181,7 +216,8 @@ impl StdioBus {
                 "{option}: a notification has no answer"
             )));
         }
-        let route = options.route(&self.owner.session_id)?;
+        let ext = options.ext()?;
+        let route = options.route(&self.owner.session_id, &ext)?;
         let frame = rpc::notification(method, route, &params)?;
         drop(params);
         self.submit(frame).await
@@ -226,6 +262,7 @@ mod tests {
                 session_id,
                 pool: Some("p"),
                 agent_id: None,
+                ext: None,
             };
             let frame = format!(r#"{{"id":1,"method":"m","params":{params}}}"#);
             stream_key(frame.as_bytes(), route).map(|(pool, session)| format!("{pool}/{session}"))

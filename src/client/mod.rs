@@ -3,7 +3,9 @@
 mod builder;
 mod call;
 mod events;
+mod extensions;
 mod handlers;
+mod hello;
 mod inspect;
 mod io;
 mod listen;
@@ -12,6 +14,9 @@ mod notifications;
 mod options;
 mod push;
 mod request;
+mod serve;
+mod service;
+mod state;
 mod stream;
 mod worker_request;
 
@@ -24,12 +29,16 @@ use tokio::sync::oneshot;
 
 pub use builder::StdioBusBuilder;
 pub use events::EventStream;
+pub use extensions::{AuditEvent, Identity};
+pub use hello::{HelloParams, HelloResult, NegotiatedExtension, OfferedExtension};
 pub use io::{AdoptedClient, BusStream};
 pub use listen::{ListenAddr, ListenMode};
 pub use notifications::{Notification, NotificationOptions, NotificationStream};
 pub use options::RequestOptions;
 pub use push::{HandlerGuard, Message};
 pub use request::Request;
+pub use service::{ServiceCall, WorkerGuard};
+pub use state::StateChanges;
 pub use stream::{ResponseStream, StreamEvent};
 pub use worker_request::WorkerRequest;
 
@@ -81,6 +90,8 @@ struct Owner {
     thread: Mutex<Option<JoinHandle<()>>>,
     timeout: Option<Duration>,
     session_id: String,
+    /// Set by a hello.
+    agent_session_id: Mutex<Option<String>>,
     listen: Vec<ListenMode>,
     runtime: Runtime,
     /// Until the start, which sets it to work.

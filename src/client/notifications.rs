@@ -187,6 +187,12 @@ impl NotificationStream {
         poll_fn(|cx| self.poll(cx)).await
     }
 
+    /// The next notification if there is one now; `None` where there is none, be it
+    /// that the subscription is over.
+    pub fn try_next(&mut self) -> Option<Notification> {
+        self.queue.try_recv().ok().map(Notification)
+    }
+
     /// How many notifications were lost because they didn't fit. With
     /// [`OverflowPolicy::Close`], 1 says that this has ended the subscription.
     pub fn lagged(&self) -> u64 {

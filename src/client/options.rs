@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use serde_json::{Map, Value};
+
+use super::extensions::{AuditEvent, Extensions, Identity};
 use crate::error::{Error, Result};
 use crate::rpc::Route;
 
@@ -19,6 +22,7 @@ pub struct RequestOptions {
     unpinned: bool,
     pool: Option<String>,
     agent_id: Option<String>,
+    extensions: Extensions,
     max_waiting: Option<usize>,
 }
 
@@ -77,6 +81,48 @@ impl RequestOptions {
         self
     }
 
+    /// Who it is made for: travels as `_ext.identity`.
+    #[must_use]
+    pub fn identity(mut self, identity: Identity) -> Self {
+        self.extensions.identity = Some(identity);
+        self
+    }
+
+    /// What the worker is to record of it: travels as `_ext.audit`.
+    #[must_use]
+    pub fn audit(mut self, event: AuditEvent) -> Self {
+        self.extensions.audit = Some(event);
+        self
+    }
+
+    /// By what the worker knows a request that is sent once more: travels as
+    /// `_ext.idempotencyKey`. It is for the worker: the bus itself doesn't look
+    /// at it, and sends nothing twice on its own.
+    #[must_use]
+    pub fn idempotency_key(mut self, key: impl Into<String>) -> Self {
+        self.extensions.idempotency_key = Some(key.into());
+        self
+    }
+
+    /// Adds members of `_ext` that the two ends have agreed on. Of a name that
+    /// comes twice the last value counts; those of the other options, and the
+    /// empty one, are refused.
+    ///
+    /// A worker that speaks plain NDJSON gets `_ext` at the root of the message.
+    /// One that speaks MCP or ACP gets it as `params._meta["stdio_bus/ext"]`, so
+    /// params have to be an object then, or absent, and `_meta` too: others are
+    /// refused with anything that travels in `_ext`.
+    #[must_use]
+    pub fn extensions<S: Into<String>>(
+        mut self,
+        extensions: impl IntoIterator<Item = (S, Value)>,
+    ) -> Self {
+        let extensions = extensions.into_iter();
+        let others = &mut self.extensions.others;
+        others.extend(extensions.map(|(name, value)| (name.into(), value)));
+        self
+    }
+
     /// How many bytes of messages that belong to the request may wait to be
     /// taken; 16 MiB unless set. One message of any size passes where none is
     /// before it.
@@ -115,7 +161,17 @@ impl RequestOptions {
         }
     }
 
-    pub(super) fn route<'a>(&'a self, own_session: &'a str) -> Result<Route<'a>> {
+    /// What travels in `_ext`; empty for nothing.
+    pub(super) fn ext(&self) -> Result<Map<String, Value>> {
+        self.extensions.to_map()
+    }
+
+    /// `ext` is that of [`ext`](Self::ext).
+    pub(super) fn route<'a>(
+        &'a self,
+        own_session: &'a str,
+        ext: &'a Map<String, Value>,
+    ) -> Result<Route<'a>> {
         let given = [
             ("session_id", &self.session_id),
             ("pool", &self.pool),
@@ -139,6 +195,7 @@ impl RequestOptions {
             session_id,
             pool: self.pool.as_deref(),
             agent_id: self.agent_id.as_deref(),
+            ext: Some(ext).filter(|ext| !ext.is_empty()),
         })
     }
 }
@@ -152,7 +209,7 @@ mod tests {
     fn a_request_has_the_own_session_another_or_none() {
         let session = |options: RequestOptions| {
             options
-                .route("own")
+                .route("own", &Map::new())
                 .map(|route| route.session_id.map(str::to_owned))
         };
         assert_eq!(
@@ -179,7 +236,7 @@ mod tests {
             RequestOptions::new().pool(""),
             RequestOptions::new().agent_id(""),
         ] {
-            let error = options.route("own").expect_err("empty");
+            let error = options.route("own", &Map::new()).expect_err("empty");
             assert_eq!(error.kind(), Some(ErrorCode::InvalidArgument));
         }
     }

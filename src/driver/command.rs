@@ -1,15 +1,17 @@
 //! What the async side asks of the bus thread.
 
+use std::ffi::CString;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use super::budget::Place;
 use super::event::{EventSink, LogLevel};
 use super::hub::{MessageSink, RequestQueue};
 use super::mailbox::Post;
 use super::pending::{Patience, Wants};
 use crate::error::{Error, Result};
-use crate::native::{Adopt, Failure, Status};
+use crate::native::{Adopt, Embed, Failure, Status};
 use crate::stats::{Stats, WorkerInfo};
 
 /// Where the result of a command goes. The receiver may be gone.
@@ -33,6 +35,13 @@ pub(crate) enum Command {
         client: Adopt,
         reply: Reply<Adopted>,
     },
+    /// Add a worker that lives in this process.
+    Register {
+        worker: Embed,
+        reply: Reply<Registered>,
+    },
+    /// Take it out again.
+    Unregister { worker: Registered },
     /// Tell about what happens from now on.
     Subscribe { sink: EventSink },
     /// Tell what workers say from now on.
@@ -43,6 +52,15 @@ pub(crate) enum Command {
     Log { level: LogLevel, line: String },
     /// Say when the bus has ended.
     TellEnd { tell: oneshot::Sender<()> },
+    /// Forget a session. `false`: there was none.
+    EndSession { session: String, reply: Reply<bool> },
+    /// Take another configuration.
+    Reload { json: CString, reply: Reply<()> },
+    /// Give the end of what a worker wrote to stderr.
+    Stderr {
+        worker: usize,
+        reply: Reply<Vec<u8>>,
+    },
     /// Count.
     Stats { reply: Reply<Stats> },
     /// List the workers.
@@ -69,10 +87,14 @@ pub(crate) struct NewRequest {
     /// The one in the frame.
     pub(crate) id: u64,
     pub(crate) frame: Vec<u8>,
+    /// When its task sent it.
+    pub(crate) sent: Instant,
     pub(crate) deadline: Option<Instant>,
     pub(crate) patience: Option<Patience>,
     pub(crate) wants: Wants,
     pub(crate) post: Post,
+    /// With room, or in the line for it.
+    pub(crate) place: Place,
 }
 
 /// How a request ended.
@@ -90,6 +112,8 @@ pub(crate) struct Answer {
 #[derive(Debug)]
 pub(crate) enum Ended {
     TimedOut,
+    /// Its time was over before there was room in the budget.
+    NoRoom,
     ShuttingDown,
     /// Its task left too much of what belongs to it waiting.
     Overflow,
@@ -102,6 +126,14 @@ pub(crate) struct Adopted {
     pub(crate) client: u32,
     /// Brings the reason once the client is gone.
     pub(crate) gone: oneshot::Receiver<String>,
+}
+
+/// A worker that lives in this process. Its number may be used again once it is
+/// gone, by another one with a later generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Registered {
+    pub(crate) worker: usize,
+    pub(crate) generation: u32,
 }
 
 /// A status of the C library as an error of ours.
@@ -118,4 +150,9 @@ pub(super) fn error_of(failure: &Failure) -> Error {
         _ => Code::Internal,
     };
     Error::new(code, failure.message())
+}
+
+/// There is no worker with this number.
+pub(crate) fn no_worker(worker: usize) -> Error {
+    Error::invalid_argument(format!("there is no worker {worker}"))
 }

@@ -3,9 +3,11 @@
 //!
 //! [`spawn`] starts it and returns the [`Handle`] that commands go through.
 
+mod budget;
 mod command;
 mod event;
 mod hub;
+mod latency;
 mod mailbox;
 mod message;
 mod pending;
@@ -19,7 +21,8 @@ use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{Sender, bounded, unbounded};
 
-pub(crate) use command::{Answer, Command, Ended, NewRequest};
+pub(crate) use budget::{Budget, Place};
+pub(crate) use command::{Answer, Command, Ended, NewRequest, Registered, no_worker};
 pub(crate) use event::EventSink;
 pub use event::{Event, LogLevel, WorkerRef};
 pub use hub::OverflowPolicy;
@@ -41,6 +44,7 @@ pub(crate) struct Spec {
     pub(crate) options: BusOptions,
     pub(crate) listen: Vec<Listen>,
     pub(crate) log: Option<LogSink>,
+    pub(crate) max_in_flight_bytes: usize,
 }
 
 /// The way to a bus thread. The thread doesn't care how many of these there
@@ -70,7 +74,7 @@ impl Handle {
 /// Starts a bus thread, and returns once it has read the configuration.
 pub(crate) fn spawn(spec: Spec) -> Result<(Handle, JoinHandle<()>)> {
     let (commands, queue) = unbounded();
-    let shared = Arc::new(Shared::new());
+    let shared = Arc::new(Shared::new(spec.max_in_flight_bytes));
     let handle = Handle(Arc::new(Link {
         commands,
         shared: Arc::clone(&shared),

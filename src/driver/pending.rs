@@ -1,14 +1,17 @@
 //! This process's requests in flight: who waits, until when, and what belongs
 //! to them.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, Instant};
 
-use super::command::{Ended, NewRequest, Outcome};
+use super::budget::Place;
+use super::command::{Answer, Ended, NewRequest, Outcome};
+use super::latency::Histogram;
 use super::mailbox::Post;
 use super::message::SharedMessage;
 use crate::error::Error;
 use crate::rpc::{self, Pending};
+use crate::stats::Latency;
 
 /// The pool (empty where none was named) and the session of a stream.
 pub(crate) type StreamKey = (String, String);
@@ -35,6 +38,19 @@ struct Waiter {
     post: Post,
     wants: Wants,
     patience: Option<Patience>,
+    sent: Instant,
+    /// Given back when the request ends.
+    place: Place,
+    /// Until there is room for it.
+    held: Option<Held>,
+}
+
+/// A request that has not been given to the bus yet.
+#[derive(Debug)]
+struct Held {
+    /// Its place in the line.
+    number: u64,
+    frame: Vec<u8>,
 }
 
 /// What became of a message that belongs to a request.
@@ -50,6 +66,10 @@ pub(super) struct InFlight {
     requests: Pending<Waiter>,
     /// The sessions that have a stream.
     streaming: HashSet<StreamKey>,
+    /// The ids of those that wait for room, in their order.
+    line: BTreeMap<u64, u64>,
+    next_number: u64,
+    latency: Histogram,
 }
 
 impl InFlight {
@@ -57,6 +77,9 @@ impl InFlight {
         Self {
             requests: Pending::new(),
             streaming: HashSet::new(),
+            line: BTreeMap::new(),
+            next_number: 0,
+            latency: Histogram::new(),
         }
     }
 
@@ -71,7 +94,40 @@ impl InFlight {
         }
     }
 
+    /// Adds a request that the bus has got.
     pub(super) fn insert(&mut self, request: NewRequest) {
+        self.add(request, None);
+    }
+
+    /// Adds a request that waits for room.
+    pub(super) fn hold(&mut self, mut request: NewRequest) {
+        let number = self.next_number;
+        self.next_number += 1;
+        self.line.insert(number, request.id);
+        let frame = std::mem::take(&mut request.frame);
+        self.add(request, Some(Held { number, frame }));
+    }
+
+    /// The frame of the one that is to go next, if there is room for it.
+    pub(super) fn next_held(&mut self) -> Option<(u64, Vec<u8>)> {
+        let entry = self.line.first_entry()?;
+        let id = *entry.get();
+        let waiter = self.requests.get_mut(id)?;
+        if !waiter.place.grant() {
+            return None;
+        }
+        entry.remove();
+        waiter.held.take().map(|held| (id, held.frame))
+    }
+
+    /// Ends those that wait for room: the bus shuts down.
+    pub(super) fn end_held(&mut self) {
+        for id in std::mem::take(&mut self.line).into_values() {
+            self.end(id, Err(Ended::ShuttingDown));
+        }
+    }
+
+    fn add(&mut self, request: NewRequest, held: Option<Held>) {
         if let Wants::Everything(Some(key)) = &request.wants {
             self.streaming.insert(key.clone());
         }
@@ -79,8 +135,25 @@ impl InFlight {
             post: request.post,
             wants: request.wants,
             patience: request.patience,
+            sent: request.sent,
+            place: request.place,
+            held,
         };
         self.requests.insert(request.id, request.deadline, waiter);
+    }
+
+    /// Ends a request with an answer, unless it had been given up in the
+    /// meantime.
+    pub(super) fn answer(&mut self, id: u64, answer: Answer, now: Instant) {
+        if let Some(waiter) = self.requests.remove(id) {
+            self.latency.add(now.saturating_duration_since(waiter.sent));
+            self.finish(waiter, Ok(answer));
+        }
+    }
+
+    /// How long answers took.
+    pub(super) fn latency(&self) -> Latency {
+        self.latency.summary()
     }
 
     /// Ends a request. `false` if it had been given up in the meantime.
@@ -95,6 +168,9 @@ impl InFlight {
     fn finish(&mut self, waiter: Waiter, outcome: Outcome) {
         if let Wants::Everything(Some(key)) = &waiter.wants {
             self.streaming.remove(key);
+        }
+        if let Some(held) = &waiter.held {
+            self.line.remove(&held.number);
         }
         waiter.post.end(outcome);
     }
@@ -144,13 +220,18 @@ impl InFlight {
     /// Ends one request whose time is up.
     pub(super) fn expire(&mut self, now: Instant) -> Option<u64> {
         let (id, waiter) = self.requests.pop_expired(now)?;
-        self.finish(waiter, Err(Ended::TimedOut));
+        let ended = match waiter.held {
+            Some(_) => Ended::NoRoom,
+            None => Ended::TimedOut,
+        };
+        self.finish(waiter, Err(ended));
         Some(id)
     }
 
     /// Ends them all: the bus shuts down.
     pub(super) fn end_all(&mut self) {
         self.streaming = HashSet::new();
+        self.line = BTreeMap::new();
         // A post that is dropped says so.
         self.requests.take_all().for_each(drop);
     }

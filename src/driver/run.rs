@@ -1,5 +1,7 @@
 //! The bus thread's life: wait for start, turn until stopped, clean up.
 
+mod report;
+
 use std::collections::HashMap;
 use std::mem;
 use std::sync::Arc;
@@ -8,18 +10,21 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Receiver;
 use tokio::sync::oneshot;
 
-use super::command::{Adopted, Answer, Command, Ended, NewRequest, Reply, error_of};
+use super::command::{
+    Adopted, Answer, Command, Ended, NewRequest, Registered, Reply, error_of, no_worker,
+};
 use super::event::{Event, LogLevel, WorkerRef, event_of};
 use super::hub::{Handed, Hub};
 use super::message::{SharedMessage, WorkerMessage};
 use super::pending::{InFlight, Posted};
-use super::shared::{Gauges, Shared};
+use super::shared::Shared;
 use super::{LogSink, Spec, log};
 use crate::error::{Error, Result, RpcError};
-use crate::native::{Adopt, FrameKind, Incoming, Listen, RawBus, RawEvent, RawFrame, Status};
+use crate::native::{
+    Adopt, Embed, FrameKind, Incoming, Listen, RawBus, RawEvent, RawFrame, Status,
+};
 use crate::rpc::{overload, refusal, reply};
-use crate::stats::{BusState, Stats, StopReport, WorkerInfo, WorkerState};
-use crate::sys;
+use crate::stats::{BusState, StopReport};
 
 /// Commands taken before the bus gets a turn, so that a flood of requests
 /// can't keep the answers waiting.
@@ -141,6 +146,7 @@ impl Driver {
     /// stopped.
     fn turn(&mut self) -> bool {
         self.take_commands();
+        self.admit();
         let result = self.step();
         self.deliver();
         self.expire(Instant::now);
@@ -196,11 +202,25 @@ impl Driver {
             Command::Adopt { client, reply } => {
                 let _ = reply.send(self.adopt(client));
             }
+            Command::Register { worker, reply } => {
+                let _ = reply.send(self.register(worker));
+            }
+            Command::Unregister { worker } => self.unregister(worker),
             Command::Subscribe { sink } => self.hub.events.push(sink),
             Command::Listen { sink } => self.hub.messages.push(sink),
             Command::Handle { queue } => self.hub.handler = Some(queue),
             Command::Log { level, line } => log(self.log.as_ref(), level, &line),
             Command::TellEnd { tell } => self.stops.push(tell),
+            Command::EndSession { session, reply } => {
+                let _ = reply.send(self.bus().end_session(&session).map_err(|f| error_of(&f)));
+            }
+            Command::Reload { json, reply } => {
+                let _ = reply.send(self.bus().reload(&json).map_err(|f| error_of(&f)));
+            }
+            Command::Stderr { worker, reply } => {
+                let tail = self.bus().worker_stderr(worker);
+                let _ = reply.send(tail.ok_or_else(|| no_worker(worker)));
+            }
             Command::Stats { reply } => {
                 let _ = reply.send(Ok(self.stats()));
             }
@@ -236,11 +256,32 @@ impl Driver {
         if let Some(error) = self.requests.refuse(&request.wants) {
             return request.post.end(Err(Ended::Refused(error)));
         }
-        match self.bus().submit(&request.frame, true) {
-            Ok(()) => self.requests.insert(request),
-            Err(failure) if failure.status == Status::STATE => {}
-            Err(failure) => request.post.end(Err(Ended::Refused(error_of(&failure)))),
+        if !request.place.is_granted() {
+            return self.requests.hold(request);
         }
+        match self.submit(&request.frame) {
+            Ok(()) => self.requests.insert(request),
+            Err(ended) => request.post.end(Err(ended)),
+        }
+    }
+
+    /// Sends the requests that have waited for room, as far as there is some.
+    fn admit(&mut self) {
+        while let Some((id, frame)) = self.requests.next_held() {
+            if let Err(ended) = self.submit(&frame) {
+                self.requests.end(id, Err(ended));
+            }
+        }
+    }
+
+    /// Hands the bus a request.
+    fn submit(&self, frame: &[u8]) -> std::result::Result<(), Ended> {
+        self.bus()
+            .submit(frame, true)
+            .map_err(|failure| match failure.status {
+                Status::STATE => Ended::ShuttingDown,
+                _ => Ended::Refused(error_of(&failure)),
+            })
     }
 
     fn adopt(&mut self, client: Adopt) -> Result<Adopted> {
@@ -254,6 +295,44 @@ impl Driver {
         // Whoever hears of the client sees it counted.
         self.publish();
         Ok(Adopted { client, gone })
+    }
+
+    fn register(&self, worker: Embed) -> Result<Registered> {
+        let pool = worker.pool.to_string_lossy().into_owned();
+        let number =
+            self.bus()
+                .register_worker(worker)
+                .map_err(|failure| match failure.status {
+                    Status::NOT_FOUND => {
+                        Error::invalid_argument(format!("there is no pool {pool:?}"))
+                    }
+                    // What the system refuses has another status.
+                    Status::REFUSED_BY_SYSTEM => Error::invalid_argument(format!(
+                        "the workers of pool {pool:?} belong to one client each"
+                    )),
+                    _ => error_of(&failure),
+                })?;
+        // Whoever hears of the worker sees it counted.
+        self.publish();
+        let info = self.bus().worker(number);
+        Ok(Registered {
+            worker: usize::try_from(number).unwrap_or(0),
+            generation: info.map_or(0, |(info, _)| info.generation),
+        })
+    }
+
+    fn unregister(&self, worker: Registered) {
+        let Ok(number) = i32::try_from(worker.worker) else {
+            return;
+        };
+        match self.bus().worker(number) {
+            Some((info, _)) if info.generation == worker.generation => {
+                self.bus().unregister_worker(number);
+                self.publish();
+            }
+            // It is gone, and its number may be somebody else's.
+            _ => {}
+        }
     }
 
     /// Answers a worker's request. One that is too large must not leave the
@@ -288,6 +367,7 @@ impl Driver {
             return;
         }
         self.shared.set_state(BusState::Stopping);
+        self.requests.end_held();
         if self.bus().drain(limit, grace).is_err() {
             self.stop(grace);
         }
@@ -311,9 +391,10 @@ impl Driver {
         let mut incoming = mem::take(&mut self.incoming);
         self.bus().take_incoming(&mut incoming);
         self.publish();
+        let now = Instant::now();
         for item in incoming.drain(..) {
             match item {
-                Incoming::Frame(frame) => self.deliver_frame(frame),
+                Incoming::Frame(frame) => self.deliver_frame(frame, now),
                 Incoming::Event(event) => self.deliver_event(*event),
                 Incoming::Log(level, line) => {
                     log(self.log.as_ref(), LogLevel::from_c(level), &line);
@@ -324,15 +405,16 @@ impl Driver {
         self.incoming = incoming;
     }
 
-    fn deliver_frame(&mut self, frame: RawFrame) {
+    fn deliver_frame(&mut self, frame: RawFrame, now: Instant) {
         match frame.kind {
             FrameKind::Response { id } => {
                 let answer = Answer {
                     frame: frame.data,
                     from_bus: frame.from_bus,
                 };
-                // One that isn't there was given up in the meantime.
-                let _ = id.is_some_and(|id| self.requests.end(id, Ok(answer)));
+                if let Some(id) = id {
+                    self.requests.answer(id, answer, now);
+                }
             }
             FrameKind::Request { .. } => self.deliver_request(frame),
             FrameKind::Notification => self.deliver_notification(frame),
@@ -419,50 +501,6 @@ impl Driver {
         }
         self.hub.event(&event);
     }
-
-    fn publish(&self) {
-        let (bus, gauges) = (self.bus(), &self.shared.gauges);
-        Gauges::set(&gauges.workers, bus.worker_count());
-        Gauges::set(&gauges.clients, bus.client_count());
-        Gauges::set(&gauges.sessions, bus.session_count());
-        Gauges::set(&gauges.pending, bus.pending_count());
-    }
-
-    fn stats(&self) -> Stats {
-        let (base, ext) = (self.bus().stats(), self.bus().ext_stats());
-        Stats {
-            messages_in: base.messages_in,
-            messages_out: base.messages_out,
-            bytes_in: base.bytes_in,
-            bytes_out: base.bytes_out,
-            worker_restarts: base.worker_restarts,
-            routing_errors: base.routing_errors,
-            client_connects: base.client_connects,
-            client_disconnects: base.client_disconnects,
-            parse_errors: ext.parse_errors,
-            worker_garbage: ext.worker_garbage,
-            oversize_frames: ext.oversize_frames,
-            dropped_frames: ext.dropped_frames,
-            unattributed_frames: ext.unattributed_frames,
-            late_answers: ext.late_answers,
-            overload_refusals: ext.overload_refusals,
-            unhandled_notifications: self.unhandled_notifications,
-            lagged_messages: self.hub.lagged,
-            refused_worker_requests: self.hub.overloads,
-            outbox_bytes: ext.outbox_bytes,
-            tombstones: ext.tombstones,
-            pending: self.bus().pending_count() as u64,
-            sessions: self.bus().session_count() as u64,
-        }
-    }
-
-    fn workers(&self) -> Vec<WorkerInfo> {
-        self.bus()
-            .workers()
-            .into_iter()
-            .map(|(raw, pool)| worker_info(&raw, pool))
-            .collect()
-    }
 }
 
 impl Drop for Driver {
@@ -473,11 +511,7 @@ impl Drop for Driver {
         self.shared.waker.close();
         if self.bus.is_some() {
             self.deliver();
-            let (stats, workers) = (self.stats(), self.workers());
-            let mut last = self.shared.last();
-            last.stats = stats;
-            last.workers = workers;
-            last.report = mem::take(&mut self.report);
+            self.leave_word();
         }
         self.requests.end_all();
         self.bus = None;
@@ -490,25 +524,5 @@ impl Drop for Driver {
         for stop in self.stops.drain(..) {
             let _ = stop.send(());
         }
-    }
-}
-
-fn worker_info(raw: &sys::stdio_bus_worker_info, pool: String) -> WorkerInfo {
-    WorkerInfo {
-        id: usize::try_from(raw.worker).unwrap_or(0),
-        pool,
-        pid: u32::try_from(raw.pid).ok().filter(|pid| *pid != 0),
-        state: match raw.state {
-            sys::STDIO_BUS_WORKER_STARTING => WorkerState::Starting,
-            sys::STDIO_BUS_WORKER_READY => WorkerState::Ready,
-            sys::STDIO_BUS_WORKER_STOPPING => WorkerState::Stopping,
-            sys::STDIO_BUS_WORKER_BACKOFF => WorkerState::Backoff,
-            sys::STDIO_BUS_WORKER_FAILED => WorkerState::Failed,
-            _ => WorkerState::Stopped,
-        },
-        generation: raw.generation,
-        restarts: raw.restarts,
-        pending: raw.pending,
-        uptime: Duration::from_millis(raw.uptime_ms),
     }
 }

@@ -2,8 +2,11 @@
 //! gauges, the bell, and what is left when the thread has ended.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use tokio::sync::watch;
+
+use super::budget::Budget;
 use super::wake::Waker;
 use crate::stats::{BusState, Stats, StopReport, WorkerInfo};
 
@@ -11,7 +14,9 @@ use crate::stats::{BusState, Stats, StopReport, WorkerInfo};
 pub(crate) struct Shared {
     pub(super) waker: Waker,
     state: AtomicU8,
+    changes: watch::Sender<BusState>,
     next_id: AtomicU64,
+    pub(crate) budget: Arc<Budget>,
     pub(crate) gauges: Gauges,
     /// Set once, by a successful start: the listeners' addresses.
     pub(crate) addresses: OnceLock<Vec<String>>,
@@ -32,15 +37,19 @@ pub(crate) struct Gauges {
 pub(crate) struct Last {
     pub(crate) stats: Stats,
     pub(crate) workers: Vec<WorkerInfo>,
+    /// The end of what each of `workers` wrote to stderr.
+    pub(crate) stderr: Vec<Vec<u8>>,
     pub(crate) report: StopReport,
 }
 
 impl Shared {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(max_in_flight_bytes: usize) -> Self {
         Self {
             waker: Waker::new(),
             state: AtomicU8::new(BusState::Created as u8),
+            changes: watch::Sender::new(BusState::Created),
             next_id: AtomicU64::new(1),
+            budget: Budget::new(max_in_flight_bytes),
             gauges: Gauges::default(),
             addresses: OnceLock::new(),
             last: Mutex::default(),
@@ -53,7 +62,14 @@ impl Shared {
 
     /// Only the bus thread calls this.
     pub(super) fn set_state(&self, state: BusState) {
+        // Whoever hears of the change can ask for it.
         self.state.store(state as u8, Ordering::Release);
+        self.changes.send_replace(state);
+    }
+
+    /// Tells of the present state, and of each change.
+    pub(crate) fn changes(&self) -> watch::Receiver<BusState> {
+        self.changes.subscribe()
     }
 
     /// An id no other request of this bus has had.

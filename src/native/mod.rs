@@ -11,16 +11,19 @@ mod status;
 
 use std::ffi::{CStr, c_int};
 use std::os::fd::{AsRawFd, IntoRawFd};
-use std::ptr::NonNull;
+use std::ptr::{self, NonNull};
 use std::rc::Rc;
 use std::time::Duration;
 
 pub(crate) use callbacks::{FrameKind, Incoming, RawEvent, RawFrame};
-pub(crate) use options::{Adopt, BusOptions, ConfigSource, Listen, c_string};
+pub(crate) use options::{Adopt, BusOptions, ConfigSource, Embed, Listen, c_string};
 pub(crate) use status::Status;
 
 use crate::sys;
 use callbacks::Context;
+
+/// What the library keeps of a worker's stderr, and the NUL behind it.
+const STDERR_TAIL: usize = (64 << 10) + 1;
 
 /// The version of the C library that is linked, "MAJOR.MINOR.PATCH".
 pub(crate) fn version() -> &'static str {
@@ -159,6 +162,54 @@ impl RawBus {
         .is_ok()
     }
 
+    /// Forgets a session in every pool. `false` if there was none.
+    pub(crate) fn end_session(&self, session: &str) -> Result<bool, Failure> {
+        // SAFETY: `ptr` is live (struct invariant); the text outlives the call,
+        // and a null pool means every pool.
+        let result = self.call(|| unsafe {
+            sys::stdio_bus_end_session(
+                self.ptr.as_ptr(),
+                ptr::null(),
+                session.as_ptr().cast(),
+                session.len(),
+            )
+        });
+        match result {
+            Ok(_) => Ok(true),
+            Err(failure) if failure.status == Status::NOT_FOUND => Ok(false),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Replaces the configuration. On failure nothing has changed.
+    pub(crate) fn reload(&self, json: &CStr) -> Result<(), Failure> {
+        // SAFETY: `ptr` is live (struct invariant); the text outlives the call;
+        // without a path it is what counts.
+        self.call(|| unsafe {
+            sys::stdio_bus_reload(self.ptr.as_ptr(), ptr::null(), json.as_ptr())
+        })
+        .map(drop)
+    }
+
+    /// The newest of what a worker wrote to stderr; `None` for an unknown one.
+    pub(crate) fn worker_stderr(&self, worker: usize) -> Option<Vec<u8>> {
+        let worker = c_int::try_from(worker).ok()?;
+        let mut out = vec![0_u8; STDERR_TAIL];
+        // SAFETY: `ptr` is live (struct invariant); `out` has the room it is
+        // said to have.
+        let len = self.call(|| unsafe {
+            sys::stdio_bus_worker_stderr(
+                self.ptr.as_ptr(),
+                worker,
+                out.as_mut_ptr().cast(),
+                out.len(),
+            )
+        });
+        out.truncate(usize::try_from(len.ok()?).unwrap_or(0));
+        out.shrink_to_fit();
+        Some(out)
+    }
+
     /// Opens one more listener and returns the address it is bound to.
     pub(crate) fn listen(&self, listen: &Listen) -> Result<String, Failure> {
         let options = listen.to_c();
@@ -200,6 +251,36 @@ impl RawBus {
         let _ = client.from.into_raw_fd();
         let _ = client.to.map(IntoRawFd::into_raw_fd);
         Ok(id)
+    }
+
+    /// Adds a worker over descriptors, which the bus then owns. Returns its
+    /// number. On failure the descriptors are closed.
+    pub(crate) fn register_worker(&self, worker: Embed) -> Result<i32, Failure> {
+        let (to, from) = (worker.to_worker.as_raw_fd(), worker.from_worker.as_raw_fd());
+        // SAFETY: `ptr` is live (struct invariant); the descriptors are open and
+        // the pool's name lives, since `worker` outlives the call.
+        let id = self.call(|| unsafe {
+            sys::stdio_bus_register_embedded_worker(
+                self.ptr.as_ptr(),
+                to,
+                from,
+                worker.pool.as_ptr(),
+            )
+        })?;
+        // The bus took them over.
+        let _ = worker.to_worker.into_raw_fd();
+        let _ = worker.from_worker.into_raw_fd();
+        Ok(id)
+    }
+
+    /// Takes such a worker out again. `false` if there is none of this number.
+    pub(crate) fn unregister_worker(&self, worker: c_int) -> bool {
+        // SAFETY: `ptr` is live (struct invariant); no step is running, since
+        // callbacks only copy.
+        self.call(|| unsafe {
+            sys::stdio_bus_unregister_embedded_worker(self.ptr.as_ptr(), worker)
+        })
+        .is_ok()
     }
 
     /// Where the C library is in its life, as its number.
@@ -269,7 +350,7 @@ impl RawBus {
         let pool = if info.pool.is_null() {
             String::new()
         } else {
-            // SAFETY: not null, NUL-terminated, and valid until destroy.
+            // SAFETY: not null, NUL-terminated, and valid until the next step.
             unsafe { CStr::from_ptr(info.pool) }
                 .to_string_lossy()
                 .into_owned()

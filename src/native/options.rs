@@ -97,6 +97,15 @@ impl Listen {
     }
 }
 
+/// A worker of this process.
+#[derive(Debug)]
+pub(crate) struct Embed {
+    /// Where the bus writes, and where it reads.
+    pub(crate) to_worker: OwnedFd,
+    pub(crate) from_worker: OwnedFd,
+    pub(crate) pool: CString,
+}
+
 /// A client to serve over descriptors.
 #[derive(Debug)]
 pub(crate) struct Adopt {

@@ -1,9 +1,12 @@
 //! Writing requests and notifications: straight into the bytes that travel,
 //! with no tree in between.
 
+use std::collections::HashMap;
 use std::io::Write;
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 
@@ -16,6 +19,8 @@ pub(crate) struct Route<'a> {
     pub(crate) session_id: Option<&'a str>,
     pub(crate) pool: Option<&'a str>,
     pub(crate) agent_id: Option<&'a str>,
+    /// The value of `_ext`.
+    pub(crate) ext: Option<&'a Map<String, Value>>,
 }
 
 /// A request frame.
@@ -60,9 +65,37 @@ fn frame<P: Serialize + ?Sized>(
             member(&mut out, name, value);
         }
     }
+    if let Some(ext) = route.ext {
+        out.extend_from_slice(b",\"_ext\":");
+        // A tree always serializes: its keys are strings.
+        let _ = serde_json::to_writer(&mut out, ext);
+    }
+    let params_at = out.len();
     write_params(&mut out, params)?;
+    if route.ext.is_some() {
+        check_room_for_ext(&out[params_at..])?;
+    }
     out.push(b'}');
     Ok(out)
+}
+
+/// Workers that speak MCP or ACP get `_ext` inside of `params._meta`: refuses
+/// params in which there is no such place. `written` is what stands in the frame.
+fn check_room_for_ext(written: &[u8]) -> Result<()> {
+    let Some(params) = written.strip_prefix(b",\"params\":") else {
+        return Ok(());
+    };
+    let members = serde_json::from_slice::<HashMap<String, &RawValue>>(params);
+    let what = match members {
+        Err(_) => "params",
+        Ok(members) => match members.get("_meta") {
+            Some(meta) if !meta.get().starts_with('{') => "a _meta",
+            _ => return Ok(()),
+        },
+    };
+    Err(Error::invalid_argument(format!(
+        "identity, audit, idempotency_key and extensions need {what} that can take them: an object"
+    )))
 }
 
 /// `name` needs no escapes.
@@ -137,12 +170,42 @@ mod tests {
             session_id: Some("s\"1"),
             pool: Some("p"),
             agent_id: Some("a"),
+            ext: None,
         };
         let frame = request(7, "echo", route, &json!({"d": [1, null]})).expect("valid");
         assert_eq!(
             text(frame),
             r#"{"jsonrpc":"2.0","id":7,"method":"echo","sessionId":"s\"1","pool":"p","agentId":"a","params":{"d":[1,null]}}"#
         );
+    }
+
+    #[test]
+    fn extensions_stand_at_the_root_and_need_a_place_in_the_params() {
+        let ext = Map::from_iter([("a".to_owned(), json!(1))]);
+        let route = Route {
+            ext: Some(&ext),
+            ..Route::default()
+        };
+        let frame = |params: Value| request(1, "m", route, &params).map(text);
+        assert_eq!(
+            frame(json!({"x": [2]})).expect("valid"),
+            r#"{"jsonrpc":"2.0","id":1,"method":"m","_ext":{"a":1},"params":{"x":[2]}}"#
+        );
+        assert!(frame(Value::Null).is_ok());
+        assert!(frame(json!({"_meta": {"progressToken": 1}})).is_ok());
+        for params in [
+            json!([1]),
+            json!("x"),
+            json!({"_meta": []}),
+            json!({"_meta": null}),
+        ] {
+            let error = frame(params.clone()).expect_err("refused");
+            assert_eq!(
+                error.kind(),
+                Some(crate::ErrorCode::InvalidArgument),
+                "{params}"
+            );
+        }
     }
 
     #[test]

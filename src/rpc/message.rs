@@ -13,7 +13,12 @@ pub(crate) struct Parts {
     /// The frame was JSON through and through; else everything here is empty.
     pub(crate) readable: bool,
     pub(crate) method: String,
-    /// The session the message names: at its root, else in its `params`.
+    pub(crate) has_method: bool,
+    /// The token of its id; `None` also where that is null.
+    pub(crate) id: Option<String>,
+    /// The session the message names at its root.
+    pub(crate) root_session: Option<String>,
+    /// That, else the one in its `params`.
     pub(crate) session: Option<String>,
     params: Option<Box<RawValue>>,
     tree: OnceLock<Value>,
@@ -36,10 +41,15 @@ impl Parts {
         };
         let params = members.get("params").copied();
         let in_params = || session_in(params?.get());
+        let root_session = text(&members, "sessionId");
+        let id = members.get("id").map(|id| id.get());
         Self {
             readable: true,
             method: text(&members, "method").unwrap_or_default(),
-            session: text(&members, "sessionId").or_else(in_params),
+            has_method: members.contains_key("method"),
+            id: id.filter(|id| *id != "null").map(str::to_owned),
+            session: root_session.clone().or_else(in_params),
+            root_session,
             params: params.map(ToOwned::to_owned),
             tree: OnceLock::new(),
         }

@@ -48,6 +48,10 @@ impl<T> Pending<T> {
         self.entries.get(&id).map(|entry| &entry.value)
     }
 
+    pub(crate) fn get_mut(&mut self, id: u64) -> Option<&mut T> {
+        self.entries.get_mut(&id).map(|entry| &mut entry.value)
+    }
+
     /// Puts the deadline of an entry off; one without a deadline keeps none.
     pub(crate) fn put_off(&mut self, id: u64, until: Instant) {
         if let Some(deadline) = self.entries.get_mut(&id).and_then(|e| e.deadline.as_mut()) {

@@ -22,8 +22,10 @@
 //!   then that message's params, or its result or error
 //! - `{"exit": CODE}`
 //!
-//! Without `play`, `initialize` and `session/new` are answered as their protocols want it. Ids are
-//! written the way serde_json spells them, not the way they came.
+//! Without `play`, `initialize`, `session/new` and `stdio_bus/hello` are answered as their protocols
+//! want it; of a hello's extensions, those of version `off` are inactive and those of version `absent`
+//! unknown. `message` is answered with the whole message, as it came. Ids are written the way
+//! serde_json spells them, not the way they came.
 
 use std::fs::OpenOptions;
 use std::io::{BufRead, Write};
@@ -143,6 +145,8 @@ impl Puppet {
                 };
                 json!({ "sessionId": name })
             }
+            "stdio_bus/hello" => greeted(&params["extensions"]),
+            "message" => message.clone(),
             "pid" => json!(std::process::id()),
             _ => params.clone(),
         };
@@ -206,6 +210,18 @@ fn initialized(version: &Value) -> Value {
         "capabilities": {"tools": {"listChanged": true}},
         "serverInfo": {"name": "puppet", "version": "1"},
     })
+}
+
+fn greeted(offered: &Value) -> Value {
+    let offered = offered.as_object().into_iter().flatten();
+    let known = offered.filter(|(_, extension)| extension["version"] != "absent");
+    let answered = known.map(|(name, extension)| {
+        let active = extension["version"] != "off";
+        let answer = json!({"selected": extension["version"], "active": active});
+        (name.clone(), answer)
+    });
+    let extensions: serde_json::Map<String, Value> = answered.collect();
+    json!({"negotiatedProtocolVersion": "0.1.0", "sessionId": "agents", "extensions": extensions})
 }
 
 /// The line, with the words it names filled in.

@@ -353,11 +353,12 @@ static void end_sessions(void)
         CHECK(sb_router_session_at(router, router->idle.oldest)->worker == NULL);
         sb_session_end(router, router->idle.oldest);
     }
-    while (router->kept.oldest != SB_NONE) {
-        const sb_session *session = sb_router_session_at(router, router->kept.oldest);
+    for (uint32_t entry = 0; entry < router->sessions.fresh; entry++) {
+        const sb_session *session = sb_router_session_at(router, entry);
+        if (session->pool == SB_NONE) continue;
         CHECK(session->own && session->owner == &bus->host && session->worker == NULL);
         CHECK(session->requests == SB_NONE && session->ending == SB_NONE);
-        sb_session_end(router, router->kept.oldest);
+        sb_session_end(router, entry);
     }
 }
 

@@ -180,10 +180,13 @@ void sb_handshake_inherit(sb_pool *pool, const sb_pool *from);
 /* A worker was started. Whether it has to answer an initialize before it is ready. */
 bool sb_handshake_begin(stdio_bus_t *bus, sb_worker *worker);
 
-/* Whether a worker's answer was one to the bus itself; it has been dealt with then. */
+/* Whether a worker's answer was that to its initialize (which is out); it has been dealt with then. */
 bool sb_handshake_answered(stdio_bus_t *bus, sb_worker *worker, const sb_envelope *envelope, sb_span frame);
 
 /* ---- cancel.c: requests that nobody wants answered any more ----------------------------- */
+
+/* Whether a worker's answer was that to the ping of the bus (which is out). */
+bool sb_cancel_fenced(stdio_bus_t *bus, sb_worker *worker, sb_span id);
 
 /* Nobody waits for a client's request any more: its worker is told, and what it still says goes nowhere. */
 void sb_dispatch_give_up(stdio_bus_t *bus, uint32_t request);

@@ -53,6 +53,46 @@ static void give_up_turn(stdio_bus_t *bus, uint32_t entry)
     while ((permission = find_permission(router, session, entry)) != SB_NONE) sb_dispatch_withdraw(bus, permission, true);
 }
 
+/*
+ * Having been told to stop, a worker gives no answer, and yet may go on for a
+ * moment with what it says. With the answer to a ping it has read the
+ * cancellation before: from then on its words are somebody else's.
+ */
+static void fence(stdio_bus_t *bus, sb_worker *worker)
+{
+    char wire[SB_WIRE_MAX];
+    sb_buf text = {0};
+    if (worker->fence != 0 || worker->peer.tombs.count == 0) return;
+    if (sb_protocol_put_ping(&text, sb_router_issue(&bus->ctx.router, &worker->peer, wire)) &&
+        sb_dispatch_put(bus, worker, &text)) {
+        worker->fence = worker->peer.issued;
+        worker->fence_for = worker->peer.tombs_made;
+    }
+    sb_buf_free(&text);
+}
+
+bool sb_cancel_fenced(stdio_bus_t *bus, sb_worker *worker, sb_span id)
+{
+    if (sb_router_number(id) != worker->fence) return false;
+    worker->fence = 0;
+    sb_router_forget(&bus->ctx.router, &worker->peer, worker->fence_for);
+    fence(bus, worker);
+    return true;
+}
+
+/* Its worker has been told that a request is not to be answered [MCP Cancellation]. */
+static void stop_waiting(stdio_bus_t *bus, sb_worker *worker, uint32_t entry)
+{
+    worker->peer.stops = true;
+    if (worker->pool->hello.era == SB_ERA_STATELESS) {
+        /* Nothing is guessed there, and the number is never used again. */
+        sb_router_end(&bus->ctx.router, entry);
+        return;
+    }
+    sb_router_give_up(&bus->ctx.router, entry);
+    if (worker->pool->hello.era == SB_ERA_HANDSHAKE) fence(bus, worker);
+}
+
 void sb_dispatch_give_up(stdio_bus_t *bus, uint32_t entry)
 {
     sb_router *router = &bus->ctx.router;
@@ -63,8 +103,9 @@ void sb_dispatch_give_up(stdio_bus_t *bus, uint32_t entry)
         return;
     }
     tell_worker(bus, worker, entry);
-    worker->peer.stops = sb_protocol_ends_wait(worker->pool->hello.protocol);
-    if (request->meaning == SB_MEANS_PROMPT && request->session != SB_NONE) {
+    if (sb_protocol_ends_wait(worker->pool->hello.protocol)) {
+        stop_waiting(bus, worker, entry);
+    } else if (request->meaning == SB_MEANS_PROMPT && request->session != SB_NONE) {
         give_up_turn(bus, entry);
     } else {
         sb_router_give_up(router, entry);
@@ -154,8 +195,7 @@ static bool cancel(stdio_bus_t *bus, const sb_sender *sender, const sb_envelope 
         hand_on_if_room(bus, worker, link, envelope, frame, id, sb_router_wire(router, entry, wire));
     } else {
         hand_on(bus, worker, link, envelope, frame, id, sb_router_wire(router, entry, wire));
-        worker->peer.stops = true;
-        sb_router_give_up(router, entry);
+        stop_waiting(bus, worker, entry);
     }
     return true;
 }
@@ -179,7 +219,6 @@ static bool progress(stdio_bus_t *bus, const sb_sender *sender, const sb_envelop
 bool sb_cancel_by_name(stdio_bus_t *bus, const sb_sender *sender, const sb_envelope *envelope, sb_span frame)
 {
     sb_span method = sb_member_value(frame, envelope->method), params = sb_member_value(frame, envelope->params);
-    if (envelope->kind != SB_KIND_NOTIFICATION) return false;
     switch (sb_protocol_client_means(SB_PROTOCOL_MCP, method)) {
     case SB_MEANS_CANCEL: return cancel(bus, sender, envelope, frame, params);
     case SB_MEANS_PROGRESS: return progress(bus, sender, envelope, frame, params);

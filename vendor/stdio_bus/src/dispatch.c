@@ -185,7 +185,8 @@ int sb_dispatch_from_client(stdio_bus_t *bus, const sb_sender *sender, sb_span f
     if (envelope.kind == SB_KIND_RESPONSE) {
         status = answer_worker(bus, sender, &envelope, frame);
     } else {
-        bool done = answer_auth(bus, sender, &envelope, frame) || sb_cancel_by_name(bus, sender, &envelope, frame);
+        bool done = answer_auth(bus, sender, &envelope, frame);
+        if (!done && envelope.kind == SB_KIND_NOTIFICATION) done = sb_cancel_by_name(bus, sender, &envelope, frame);
         status = done ? STDIO_BUS_OK : sb_route(bus, sender, &envelope, frame);
     }
     if (status == STDIO_BUS_OK) {

@@ -50,7 +50,7 @@ int sb_pool_queue(stdio_bus_t *bus, const sb_message *message, uint32_t session,
 int sb_handshake_from_client(stdio_bus_t *bus, const sb_message *message);
 
 /*
- * A client's cancellation, or progress for something it was asked: goes by the
+ * A client's notification that is a cancellation, or progress for something it was asked: goes by the
  * id it names, whatever pool it would be routed to. False if it names nothing
  * of ours.
  */

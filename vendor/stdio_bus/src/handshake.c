@@ -182,7 +182,7 @@ bool sb_handshake_answered(stdio_bus_t *bus, sb_worker *worker, const sb_envelop
     const sb_handshake *hello = &worker->pool->hello;
     sb_span id = sb_member_value(frame, envelope->id), result = sb_member_value(frame, envelope->result);
     bool is_current = worker->hello_round == hello->round, is_result = envelope->error.end == 0;
-    if (worker->hello == 0 || sb_router_number(id) != worker->hello) return false;
+    if (sb_router_number(id) != worker->hello) return false;
     if (is_current && is_result) {
         accepted(bus, worker, result);
     } else if (is_result) {

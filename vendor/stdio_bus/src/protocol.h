@@ -70,6 +70,7 @@ static inline bool sb_protocol_ends_wait(sb_protocol protocol)
 bool sb_protocol_put_initialize(sb_buf *out, sb_span id, sb_span params);
 bool sb_protocol_put_initialized(sb_buf *out);
 bool sb_protocol_put_cancel(sb_buf *out, sb_protocol protocol, sb_span id);
+bool sb_protocol_put_ping(sb_buf *out, sb_span id); /* MCP up to 2025-11-25 [Ping] */
 bool sb_protocol_put_cancel_turn(sb_buf *out, sb_span session); /* `session` is plain text */
 
 #endif

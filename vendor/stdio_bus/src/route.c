@@ -118,23 +118,27 @@ static sb_pool *find_pool(stdio_bus_t *bus, const sb_message *message, char why[
 
 /* ---- what it means ---------------------------------------------------------------------- */
 
-/* Whether it might be a request of stateless MCP: worth a closer look. */
-static bool mentions_version(sb_span frame)
+/* Whether it might be a request of stateless MCP ("io.modelcontextprotocol/protocolVersion"): worth a closer look. */
+static bool mentions_version(sb_span text)
 {
-    static const char key[] = "io.modelcontextprotocol/protocolVersion";
-    return memmem(frame.ptr, frame.len, key, sizeof key - 1) != NULL;
+    const char *p = text.ptr, *end = text.ptr + text.len;
+    if (p == NULL) return false;
+    while ((p = memchr(p, '/', (size_t)(end - p))) != NULL) {
+        /* The slash may be escaped. */
+        if (p > text.ptr && (p[-1] == 'l' || p[-1] == '\\') && p + 1 < end && p[1] == 'p') return true;
+        p++;
+    }
+    return false;
 }
 
-/* Where a pool wasn't told what its workers speak, the first message that only one protocol has tells. */
+/* Where a pool wasn't told what its workers speak, the first request that only one protocol has tells. */
 static void find_protocol(sb_message *message)
 {
-    sb_handshake *hello = &message->pool->hello;
     sb_span params = sb_member_value(message->frame, message->envelope->params);
-    if (message->envelope->kind != SB_KIND_REQUEST) return;
-    if (sb_json_string_is(sb_member_value(message->frame, message->envelope->method), "initialize")) {
-        hello->protocol = sb_protocol_of_initialize(params);
-    } else if (mentions_version(message->frame) && sb_protocol_is_stateless(sb_protocol_meta(params))) {
-        hello->protocol = SB_PROTOCOL_MCP;
+    if (message->meaning == SB_MEANS_INITIALIZE) {
+        message->pool->hello.protocol = sb_protocol_of_initialize(params);
+    } else if (mentions_version(params) && sb_protocol_is_stateless(sb_protocol_meta(params))) {
+        message->pool->hello.protocol = SB_PROTOCOL_MCP;
     }
 }
 
@@ -142,13 +146,20 @@ static void find_meaning(sb_message *message)
 {
     const sb_envelope *envelope = message->envelope;
     sb_handshake *hello = &message->pool->hello;
-    if (hello->protocol == SB_PROTOCOL_AUTO) find_protocol(message);
-    message->meaning = sb_protocol_client_means(hello->protocol, sb_member_value(message->frame, envelope->method));
-    /* A notification is no question, and a request no announcement. */
-    if ((envelope->kind == SB_KIND_REQUEST) != (message->meaning <= SB_MEANS_LAST_REQUEST)) {
-        message->meaning = SB_MEANS_NOTHING;
+    sb_span method = sb_member_value(message->frame, envelope->method);
+    bool asks = envelope->kind == SB_KIND_REQUEST;
+    message->meaning = sb_protocol_client_means(hello->protocol, method);
+    if (hello->protocol == SB_PROTOCOL_AUTO && asks) {
+        find_protocol(message);
+        if (hello->protocol != SB_PROTOCOL_AUTO) {
+            message->meaning = sb_protocol_client_means(hello->protocol, method);
+        } else if (message->meaning == SB_MEANS_INITIALIZE) {
+            message->meaning = SB_MEANS_NOTHING;
+        }
     }
-    if (hello->protocol != SB_PROTOCOL_MCP || envelope->kind != SB_KIND_REQUEST) return;
+    /* A notification is no question, and a request no announcement. */
+    if (asks != (message->meaning <= SB_MEANS_LAST_REQUEST)) message->meaning = SB_MEANS_NOTHING;
+    if (hello->protocol != SB_PROTOCOL_MCP || !asks) return;
     message->meta = sb_protocol_meta(sb_member_value(message->frame, envelope->params));
     if (hello->era != SB_ERA_STATELESS && sb_protocol_is_stateless(message->meta)) {
         message->meaning = SB_MEANS_STATELESS;
@@ -299,7 +310,7 @@ static int to_worker(stdio_bus_t *bus, const sb_message *message, sb_worker *wor
         sb_router_mean(router, request, message->meaning);
         message->pool->requests++;
         if (sb_router_request(router, request)->issued != 0) sb_splice_replace(&edits, envelope->id, token);
-        ok = map_meta(bus, message, request, token, &edits, scratch);
+        ok = message->meta.ptr == NULL || map_meta(bus, message, request, token, &edits, scratch);
     }
     if (ok && sb_dispatch_send(bus, worker, link, message->frame, edits.count > 0 ? &edits : NULL)) return STDIO_BUS_OK;
     if (request != SB_NONE) sb_router_end(router, request);

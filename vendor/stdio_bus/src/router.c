@@ -13,7 +13,7 @@ void sb_router_init(sb_router *router, uint64_t seed, uint32_t max_sessions)
     router->seed = seed;
     router->max_sessions = max_sessions;
     router->max_tombs = 65536;
-    router->idle.newest = router->idle.oldest = router->kept.newest = router->kept.oldest = SB_NONE;
+    router->idle.newest = router->idle.oldest = SB_NONE;
     sb_slab_init(&router->links, sizeof(sb_link));
     sb_slab_init(&router->requests, sizeof(sb_request));
     sb_slab_init(&router->sessions, sizeof(sb_session));
@@ -236,13 +236,22 @@ sb_span sb_router_wire(const sb_router *router, uint32_t request, char wire[SB_W
     return wire_of(sb_router_request(router, request), wire);
 }
 
-sb_span sb_router_issue(sb_router *router, sb_peer *holder, char wire[SB_WIRE_MAX])
+/* A number that is in use nowhere towards `holder`, and its hash. */
+static sb_span issue_number(sb_router *router, sb_peer *holder, char wire[SB_WIRE_MAX], uint32_t *hash)
 {
     sb_span token = {wire, 0};
     /* Numbers that a client has chosen may be among those the counter reaches. */
-    do token.len = write_number(++holder->issued, wire);
-    while (find_wire(router, holder, token, wire_hash(router, holder, token)) != SB_NONE);
+    do {
+        token.len = write_number(++holder->issued, wire);
+        *hash = wire_hash(router, holder, token);
+    } while (find_wire(router, holder, token, *hash) != SB_NONE);
     return token;
+}
+
+sb_span sb_router_issue(sb_router *router, sb_peer *holder, char wire[SB_WIRE_MAX])
+{
+    uint32_t hash;
+    return issue_number(router, holder, wire, &hash);
 }
 
 uint64_t sb_router_number(sb_span wire)
@@ -392,10 +401,7 @@ static void detach(sb_router *router, uint32_t entry)
     sb_router_asker(router, request)->asked--;
     request->holder->pending--;
     if (direction == SB_DOWN) router->pending--;
-    if (has_origin(request)) {
-        sb_span id = sb_text_span(&request->id);
-        sb_index_remove(&router->by_origin, origin_hash(router, sb_router_asker(router, request), id), entry);
-    }
+    if (has_origin(request)) sb_index_remove(&router->by_origin, request->origin_hash, entry);
     request->link = SB_NONE;
 }
 
@@ -407,7 +413,7 @@ sb_span sb_router_ask(sb_router *router, uint32_t link_entry, sb_direction direc
     sb_peer *asker = direction == SB_UP ? link->worker : link->client;
     sb_span token = {NULL, 0};
     sb_request *request;
-    uint32_t entry, hash = wire_hash(router, holder, id);
+    uint32_t entry, hash = 0;
     _Static_assert(SB_MEANINGS <= 16, "a meaning fits into its bits");
     if (!sb_index_reserve(&router->by_wire) || !sb_index_reserve(&router->by_origin)) return token;
     entry = sb_slab_take(&router->requests);
@@ -425,14 +431,22 @@ sb_span sb_router_ask(sb_router *router, uint32_t link_entry, sb_direction direc
     request->holder = holder;
     request->link = link_entry;
     request->issued = 0;
-    if (issue || !sb_id_is_stable(id) || find_wire(router, holder, id, hash) != SB_NONE) {
-        token = sb_router_issue(router, holder, wire);
+    issue = issue || !sb_id_is_stable(id);
+    if (!issue) {
+        hash = wire_hash(router, holder, id);
+        issue = find_wire(router, holder, id, hash) != SB_NONE;
+    }
+    if (issue) {
+        token = issue_number(router, holder, wire, &hash);
         request->issued = holder->issued;
-        hash = wire_hash(router, holder, token);
     } else {
         token = sb_text_span(&request->id);
     }
-    if (has_origin(request)) sb_index_insert(&router->by_origin, origin_hash(router, asker, id), entry);
+    if (has_origin(request)) {
+        request->origin_hash = origin_hash(router, asker, id);
+        sb_index_insert(&router->by_origin, request->origin_hash, entry);
+    }
+    request->wire_hash = hash;
     sb_index_insert(&router->by_wire, hash, entry);
     sb_session_attach(router, session, entry);
     attach(router, entry, link_entry, direction);
@@ -451,7 +465,6 @@ void sb_router_end_take(sb_router *router, uint32_t entry, sb_text *id)
 {
     sb_request *request = sb_router_request(router, entry);
     sb_peer *holder = request->holder;
-    char scratch[SB_WIRE_MAX];
     if (request->given_up) {
         sb_link *link = owner_of(router, request);
         if (link != NULL) link->given_up--;
@@ -461,7 +474,7 @@ void sb_router_end_take(sb_router *router, uint32_t entry, sb_text *id)
         drop_note(router, entry);
         detach(router, entry);
     }
-    sb_index_remove(&router->by_wire, wire_hash(router, holder, wire_of(request, scratch)), entry);
+    sb_index_remove(&router->by_wire, request->wire_hash, entry);
     *id = request->id;
     request->serial++;
     sb_slab_give(&router->requests, entry);
@@ -488,7 +501,7 @@ void sb_router_give_up(sb_router *router, uint32_t entry)
     drop_note(router, entry);
     detach(router, entry);
     request->given_up = 1;
-    request->given_up_at = router->now;
+    request->given_up_as = ++holder->tombs_made;
     request->owner = link;
     request->owner_key = sb_router_link_at(router, link)->client_key;
     if (owner_of(router, request) != NULL) sb_router_link_at(router, link)->given_up++;
@@ -498,10 +511,12 @@ void sb_router_give_up(sb_router *router, uint32_t entry)
     load_changed(holder);
 }
 
-void sb_router_forget(sb_router *router, sb_peer *holder, uint32_t before)
+void sb_router_forget(sb_router *router, sb_peer *holder, uint32_t number)
 {
-    while (holder->tombs.head != SB_NONE && sb_router_request(router, holder->tombs.head)->given_up_at < before) {
-        sb_router_end(router, holder->tombs.head);
+    uint32_t entry;
+    while ((entry = holder->tombs.head) != SB_NONE &&
+           (int32_t)(number - sb_router_request(router, entry)->given_up_as) >= 0) {
+        sb_router_end(router, entry);
     }
 }
 

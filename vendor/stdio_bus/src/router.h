@@ -41,6 +41,7 @@ typedef struct {
     bool queue;            /* no process: what is given up here was sent to nobody and leaves no tombstone */
     bool stops;            /* it doesn't go on with what was given up: that is no load */
     sb_request_list tombs; /* given-up requests it may still answer */
+    uint32_t tombs_made;   /* so far */
     uint64_t issued;       /* last id the bus made up towards it */
     sb_balance_node node;  /* workers: place in the pool's balance */
 } sb_peer;
@@ -69,7 +70,8 @@ typedef struct {
         uint32_t prev_of_session;
         uint32_t owner_key; /* and that link's client_key: one that is gone has another */
     };
-    uint32_t given_up_at; /* of a tombstone, in seconds */
+    uint32_t given_up_as; /* of a tombstone: its number among the holder's */
+    uint32_t wire_hash;   /* under which it stands in by_wire */
     sb_peer *holder;      /* who has to answer */
     uint64_t issued;     /* the number on the wire, or 0 if the asker's own id is there */
     uint32_t at;         /* where its frame begins among the bytes ever queued for the holder, modulo 2^32 */
@@ -78,14 +80,15 @@ typedef struct {
     uint32_t given_up : 1;
     uint32_t noted : 1;   /* sb_router_noted has something for it */
     uint32_t meaning : 4; /* sb_meaning */
-    sb_text id; /* the asker's token */
+    sb_text id;           /* the asker's token */
+    uint32_t origin_hash; /* under which it stands in by_origin, where it does */
 } sb_request;
 
 typedef struct {
     uint32_t next_of_worker, prev_of_worker; /* sessions bound to that worker */
     uint32_t next_of_owner, prev_of_owner;   /* sessions that belong to that client */
-    uint32_t newer, older;                   /* in the list it stands in */
-    uint32_t pool;
+    uint32_t newer, older;                   /* in the list of idle ones */
+    uint32_t pool;     /* SB_NONE: the entry is free */
     uint32_t requests; /* first request of it that waits for an answer, in either direction */
     uint32_t turn;     /* the prompt of it that is pending, or SB_NONE */
     uint32_t ending;   /* tombstone of a turn that was given up and has not ended yet, or SB_NONE */
@@ -118,7 +121,6 @@ typedef struct {
     sb_index by_name;   /* (pool, name) -> session */
     sb_index by_note;   /* request -> note */
     sb_session_list idle; /* sessions that may be ended any time, by last use */
-    sb_session_list kept; /* those that wait for something, or end with somebody */
     uint32_t now;            /* seconds, as the caller last said: when a session is used */
 } sb_router;
 
@@ -186,8 +188,8 @@ void sb_router_give_up(sb_router *router, uint32_t request);
 /* The same for a turn: until it is answered, its session is `ending`. */
 void sb_router_give_up_turn(sb_router *router, uint32_t request);
 
-/* Forgets the tombstones of requests that were given up before this time (seconds). */
-void sb_router_forget(sb_router *router, sb_peer *holder, uint32_t before);
+/* Forgets the tombstones of a holder up to the one with this number. */
+void sb_router_forget(sb_router *router, sb_peer *holder, uint32_t number);
 
 /* Keeps a token that the asker gave a request, for as long as it is pending. False without memory. */
 bool sb_router_note(sb_router *router, uint32_t request, sb_span token);

@@ -11,16 +11,15 @@ static uint32_t name_hash(const sb_router *router, uint32_t pool, sb_span name)
 
 /* ---- lists by last use ------------------------------------------------------------------- */
 
-/* Where a session stands. */
-static sb_session_list *list_of(sb_router *router, uint32_t entry)
+/* Whether it may be ended any time: only such sessions stand in the list. */
+static bool is_idle(const sb_session *session)
 {
-    const sb_session *session = sb_router_session_at(router, entry);
-    bool kept = session->requests != SB_NONE || session->ending != SB_NONE || session->created || session->own;
-    return kept ? &router->kept : &router->idle;
+    return session->requests == SB_NONE && session->ending == SB_NONE && !session->created && !session->own;
 }
 
-static void unlink_from(sb_router *router, sb_session_list *list, uint32_t entry)
+static void unlink_idle(sb_router *router, uint32_t entry)
 {
+    sb_session_list *list = &router->idle;
     sb_session *session = sb_router_session_at(router, entry);
     if (session->newer != SB_NONE) {
         sb_router_session_at(router, session->newer)->older = session->older;
@@ -35,8 +34,9 @@ static void unlink_from(sb_router *router, sb_session_list *list, uint32_t entry
 }
 
 /* Puts a session, which is used just now, at the newest end. */
-static void link_to(sb_router *router, sb_session_list *list, uint32_t entry)
+static void link_idle(sb_router *router, uint32_t entry)
 {
+    sb_session_list *list = &router->idle;
     sb_session *session = sb_router_session_at(router, entry);
     session->used_at = router->now;
     session->newer = SB_NONE;
@@ -49,11 +49,12 @@ static void link_to(sb_router *router, sb_session_list *list, uint32_t entry)
     list->newest = entry;
 }
 
-/* It is used just now, and may have to stand elsewhere than before. */
-static void refile(sb_router *router, sb_session_list *before, uint32_t entry)
+/* What decides it has changed: it was idle before, or not. */
+static void refile(sb_router *router, uint32_t entry, bool before)
 {
-    unlink_from(router, before, entry);
-    link_to(router, list_of(router, entry), entry);
+    bool now = is_idle(sb_router_session_at(router, entry));
+    if (before && !now) unlink_idle(router, entry);
+    if (now && !before) link_idle(router, entry);
 }
 
 /* ---- its requests ---------------------------------------------------------------------------- */
@@ -61,26 +62,26 @@ static void refile(sb_router *router, sb_session_list *before, uint32_t entry)
 void sb_session_attach(sb_router *router, uint32_t session, uint32_t entry)
 {
     sb_request *request = sb_router_request(router, entry);
-    sb_session_list *before;
+    bool before;
     request->session = session;
     request->prev_of_session = request->next_of_session = SB_NONE;
     if (session == SB_NONE) return;
-    before = list_of(router, session);
+    before = is_idle(sb_router_session_at(router, session));
     request->next_of_session = sb_router_session_at(router, session)->requests;
     if (request->next_of_session != SB_NONE) {
         sb_router_request(router, request->next_of_session)->prev_of_session = entry;
     }
     sb_router_session_at(router, session)->requests = entry;
-    refile(router, before, session);
+    refile(router, session, before);
 }
 
 void sb_session_detach(sb_router *router, uint32_t entry)
 {
     sb_request *request = sb_router_request(router, entry);
     uint32_t session = request->session;
-    sb_session_list *before;
+    bool before;
     if (session == SB_NONE) return;
-    before = list_of(router, session);
+    before = is_idle(sb_router_session_at(router, session));
     if (request->next_of_session != SB_NONE) {
         sb_router_request(router, request->next_of_session)->prev_of_session = request->prev_of_session;
     }
@@ -91,18 +92,18 @@ void sb_session_detach(sb_router *router, uint32_t entry)
     }
     request->session = SB_NONE;
     if (sb_router_session_at(router, session)->turn == entry) sb_router_session_at(router, session)->turn = SB_NONE;
-    refile(router, before, session);
+    refile(router, session, before);
 }
 
 void sb_session_hold(sb_router *router, uint32_t session, uint32_t tomb)
 {
-    sb_session_list *before = list_of(router, session);
+    bool before = is_idle(sb_router_session_at(router, session));
     uint32_t earlier = sb_router_session_at(router, session)->ending;
     /* Of several it is the last one that counts. */
     if (earlier != SB_NONE) sb_router_request(router, earlier)->session = SB_NONE;
     sb_router_session_at(router, session)->ending = tomb;
     if (tomb != SB_NONE) sb_router_request(router, tomb)->session = session;
-    refile(router, before, session);
+    refile(router, session, before);
 }
 
 /* ---- worker and owner -------------------------------------------------------------------------- */
@@ -162,9 +163,10 @@ void sb_session_end(sb_router *router, uint32_t entry)
     if (session->ending != SB_NONE) sb_session_hold(router, entry, SB_NONE);
     sb_session_bind(router, entry, NULL);
     sb_session_give(router, entry, NULL);
-    unlink_from(router, list_of(router, entry), entry);
+    if (is_idle(session)) unlink_idle(router, entry);
     sb_index_remove(&router->by_name, name_hash(router, session->pool, sb_text_span(&session->name)), entry);
     sb_text_free(&session->name);
+    session->pool = SB_NONE;
     sb_slab_give(&router->sessions, entry);
 }
 
@@ -175,19 +177,11 @@ void sb_router_end_idle(sb_router *router, uint32_t before)
     }
 }
 
-static void end_sessions_of(sb_router *router, uint32_t pool, uint32_t oldest)
-{
-    for (uint32_t entry = oldest; entry != SB_NONE;) {
-        uint32_t newer = sb_router_session_at(router, entry)->newer;
-        if ((sb_router_session_at(router, entry)->pool & ~OWN_SESSION) == pool) sb_session_end(router, entry);
-        entry = newer;
-    }
-}
-
 void sb_router_end_sessions(sb_router *router, uint32_t pool)
 {
-    end_sessions_of(router, pool, router->idle.oldest);
-    end_sessions_of(router, pool, router->kept.oldest);
+    for (uint32_t entry = 0; entry < router->sessions.fresh; entry++) {
+        if ((sb_router_session_at(router, entry)->pool & ~OWN_SESSION) == pool) sb_session_end(router, entry);
+    }
 }
 
 /* Room for one more session, if need be that of the one that was used longest ago and waits for nothing. */
@@ -206,7 +200,11 @@ uint32_t sb_router_session(sb_router *router, uint32_t pool, sb_span name, bool 
     while ((entry = sb_index_next(&router->by_name, hash, &at)) != SB_NONE) {
         session = sb_router_session_at(router, entry);
         if (session->pool != pool || !sb_span_eq(sb_text_span(&session->name), name)) continue;
-        refile(router, list_of(router, entry), entry);
+        if (router->idle.newest != entry && is_idle(session)) {
+            unlink_idle(router, entry);
+            link_idle(router, entry);
+        }
+        session->used_at = router->now;
         return entry;
     }
     if (!create) return SB_NONE;
@@ -214,6 +212,7 @@ uint32_t sb_router_session(sb_router *router, uint32_t pool, sb_span name, bool 
     entry = sb_slab_take(&router->sessions);
     if (entry == SB_NONE) return SB_NONE;
     session = sb_router_session_at(router, entry);
+    session->pool = SB_NONE;
     if (!sb_text_set(&session->name, name)) {
         sb_slab_give(&router->sessions, entry);
         return SB_NONE;
@@ -223,17 +222,17 @@ uint32_t sb_router_session(sb_router *router, uint32_t pool, sb_span name, bool 
     session->requests = session->turn = session->ending = SB_NONE;
     session->created = session->own = false;
     session->worker = NULL;
-    link_to(router, list_of(router, entry), entry);
+    link_idle(router, entry);
     sb_index_insert(&router->by_name, hash, entry);
     return entry;
 }
 
 void sb_session_create(sb_router *router, uint32_t session, sb_peer *worker, sb_peer *client)
 {
-    sb_session_list *before = list_of(router, session);
+    bool before = is_idle(sb_router_session_at(router, session));
     sb_session_bind(router, session, NULL);
     sb_router_session_at(router, session)->created = true;
-    refile(router, before, session);
+    refile(router, session, before);
     sb_session_bind(router, session, worker);
     sb_session_give(router, session, client);
 }
@@ -242,11 +241,11 @@ uint32_t sb_router_own_session(sb_router *router, uint32_t pool, sb_peer *client
 {
     sb_span name = {(const char *)&client->key, sizeof client->key};
     uint32_t entry = sb_router_session(router, pool | OWN_SESSION, name, true);
-    sb_session_list *before;
+    bool before;
     if (entry == SB_NONE) return SB_NONE;
-    before = list_of(router, entry);
+    before = is_idle(sb_router_session_at(router, entry));
     sb_router_session_at(router, entry)->own = true;
-    refile(router, before, entry);
+    refile(router, entry, before);
     sb_session_give(router, entry, client);
     return entry;
 }

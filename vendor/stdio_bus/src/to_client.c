@@ -206,9 +206,6 @@ static void find_by_session(stdio_bus_t *bus, message *m)
                                       : sb_router_session_at(router, m->session)->owner;
 }
 
-/* How long a worker that was told to stop may still speak of what was given up, in seconds. */
-#define AFTERMATH_SEC 60u
-
 /* Nothing in the message says whom it is for. */
 static void find_only_client(stdio_bus_t *bus, message *m)
 {
@@ -218,7 +215,8 @@ static void find_only_client(stdio_bus_t *bus, message *m)
         m->client = m->worker->pool->tenant;
         return;
     }
-    if (peer->stops && router->now > AFTERMATH_SEC) sb_router_forget(router, peer, router->now - AFTERMATH_SEC);
+    /* There, what says nothing of whom it is for should not be said [MCP 2026-07-28 Subscriptions]. */
+    if (m->worker->pool->hello.era == SB_ERA_STATELESS) return;
     m->client = sb_router_only_client(router, peer);
     /* With no client at all, what a worker says belongs to the host it lives with. */
     if (m->client == NULL && peer->links == SB_NONE && peer->tombs.count == 0 && !bus->no_host) m->client = &bus->host;
@@ -401,7 +399,9 @@ void sb_dispatch_from_worker(stdio_bus_t *bus, sb_worker *worker, sb_span frame)
     switch (envelope.kind) {
     case SB_KIND_INVALID: invalid(bus, worker, &envelope, frame); break;
     case SB_KIND_RESPONSE:
-        if (!sb_handshake_answered(bus, worker, &envelope, frame)) deliver_response(bus, worker, &envelope, frame);
+        if (worker->hello != 0 && sb_handshake_answered(bus, worker, &envelope, frame)) break;
+        if (worker->fence != 0 && sb_cancel_fenced(bus, worker, sb_member_value(frame, envelope.id))) break;
+        deliver_response(bus, worker, &envelope, frame);
         break;
     case SB_KIND_REQUEST:
     case SB_KIND_NOTIFICATION: deliver_own(bus, worker, &envelope, frame); break;

@@ -127,7 +127,7 @@ static void prepare(sb_worker *worker, const sb_child *child)
     sb_sink_init(&worker->sink, &worker->in, child->to, on_flushed);
     worker->seen_written = 0;
     worker->stalled = worker->refused = worker->served = false;
-    worker->hello = 0;
+    worker->hello = worker->fence = 0;
     worker->ladder = SB_LADDER_NONE;
     worker->generation++;
     worker->started_at = sb_clock_now(&worker->ctx->loop.clock);

@@ -38,6 +38,8 @@ struct sb_worker {
     uint32_t hello_round; /* which handshake of its pool that is */
     uint32_t hello_at;    /* where its frame begins, as sb_request.at */
     uint64_t hello_due;
+    uint64_t fence;     /* id of the ping it has not answered yet, or 0; see cancel.c */
+    uint32_t fence_for; /* the last tombstone before that */
     pid_t pid;           /* 0: no process */
     bool embedded;       /* lives in the host: descriptors, no process */
     bool ending;         /* its end is being told: not to be used again before that is done */

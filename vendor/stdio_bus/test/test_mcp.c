@@ -385,6 +385,39 @@ static void a_clients_cancel_names_the_workers_id(void)
     finish(bus);
 }
 
+static void an_answered_ping_ends_the_aftermath_of_a_cancel(void)
+{
+    static const char news[] = "{\"method\":\"notifications/message\"}\n";
+    stdio_bus_t *bus = start(MCP, 0);
+    int one = introduce(bus), two = connect_pair(bus);
+    lands(bus, one, "{\"id\":1,\"method\":\"m\"}", played, "{\"id\":2,\"method\":\"m\"}");
+    lands(bus, two, "{\"id\":1,\"method\":\"m\"}", played, "{\"id\":3,\"method\":\"m\"}");
+    close(one);
+    CHECK_STR(worker_reads(bus), "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/cancelled\",\"params\":{\"requestId\":2}}");
+    CHECK_STR(worker_reads(bus), "{\"jsonrpc\":\"2.0\",\"id\":4,\"method\":\"ping\"}");
+    worker_says("{\"id\":0,\"method\":\"sampling/createMessage\"}\n");
+    CHECK(strstr(worker_reads(bus), "\"id\":0,\"error\":{\"code\":-32601") != NULL);
+    worker_says("{\"id\":4,\"result\":{}}\n");
+    worker_says(news);
+    client_hears(bus, two, news);
+    CHECK(ext_stats(bus).tombstones == 0);
+    worker_says("{\"id\":2,\"result\":{}}\n");
+    STEP_UNTIL(bus, ext_stats(bus).late_answers == 1);
+    finish(bus);
+}
+
+static void without_a_handshake_nothing_is_guessed(void)
+{
+    stdio_bus_t *bus = start(MCP, 0);
+    int client = connect_pair(bus);
+    lands(bus, client, "{\"id\":0,\"method\":\"m\",\"params\":{\"_meta\":{" META "}}}", played,
+          "{\"id\":1,\"method\":\"m\",\"params\":{\"_meta\":{" META "}}}");
+    worker_says("{\"id\":1,\"result\":0}\n{\"method\":\"notifications/message\"}\n");
+    client_hears(bus, client, "{\"id\":0,\"result\":0}\n");
+    STEP_UNTIL(bus, ext_stats(bus).unattributed_frames == 1);
+    finish(bus);
+}
+
 static void a_cancel_of_nothing_is_swallowed_and_counted(void)
 {
     stdio_bus_t *bus = start(MCP, 0);
@@ -685,6 +718,8 @@ static const sb_test tests[] = {
     TEST(what_could_be_for_several_is_nobodys_and_a_question_is_answered_at_once),
     TEST(what_follows_a_cancel_is_guessed_to_be_for_nobody_else),
     TEST(a_clients_cancel_names_the_workers_id),
+    TEST(an_answered_ping_ends_the_aftermath_of_a_cancel),
+    TEST(without_a_handshake_nothing_is_guessed),
     TEST(a_cancel_of_nothing_is_swallowed_and_counted),
     TEST(what_a_client_leaves_behind_is_cancelled),
     TEST(an_end_of_input_is_a_departure),

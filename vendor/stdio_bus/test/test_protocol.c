@@ -22,7 +22,10 @@ static void methods_mean_what_their_protocol_says(void)
     CHECK(sb_protocol_client_means(SB_PROTOCOL_ACP, text("\"session/resume\"")) == SB_MEANS_LOAD_SESSION);
     CHECK(sb_protocol_client_means(SB_PROTOCOL_ACP, text("\"session\\/prompt\"")) == SB_MEANS_PROMPT);
     CHECK(sb_protocol_client_means(SB_PROTOCOL_NDJSON, text("\"initialize\"")) == SB_MEANS_NOTHING);
-    CHECK(sb_protocol_client_means(SB_PROTOCOL_AUTO, text("\"initialize\"")) == SB_MEANS_NOTHING);
+    CHECK(sb_protocol_client_means(SB_PROTOCOL_AUTO, text("\"initialize\"")) == SB_MEANS_INITIALIZE);
+    CHECK(sb_protocol_client_means(SB_PROTOCOL_AUTO, text("\"session/new\"")) == SB_MEANS_NOTHING);
+    CHECK(sb_protocol_client_means(SB_PROTOCOL_NDJSON, text("\"session/prompt\"")) == SB_MEANS_PROMPT);
+    CHECK(sb_protocol_client_means(SB_PROTOCOL_MCP, text("\"\\u0069nitialize\"")) == SB_MEANS_INITIALIZE);
     CHECK(sb_protocol_client_means(SB_PROTOCOL_MCP, text("\"initializ\"")) == SB_MEANS_NOTHING);
     CHECK(sb_protocol_worker_means(text("\"session/request_permission\"")) == SB_MEANS_PERMISSION);
     CHECK(sb_protocol_worker_means(text("\"notifications/resources/list_changed\"")) == SB_MEANS_LIST_CHANGED);

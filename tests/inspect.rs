@@ -1,0 +1,196 @@
+//! What a bus tells about itself, and what changes it while it runs.
+
+mod common;
+
+use std::time::Duration;
+
+use common::client::{assert_kind, eventually, soon, started};
+use common::{alone, alone_async, zoo_pool};
+use serde_json::json;
+use stdiobus::{
+    BackendType, BusConfig, BusState, ErrorCode, Event, ListenMode, PoolConfig, RestartPolicy,
+    StdioBus,
+};
+
+#[test]
+fn states_are_told_as_they_change_and_end_with_the_last() {
+    alone_async(|| async {
+        let bus = StdioBus::builder().pool(zoo_pool(&["echo"])).build();
+        let bus = bus.expect("valid");
+        let mut changes = bus.state_changes();
+        assert_eq!(changes.state(), BusState::Created);
+        bus.start().await.expect("starts");
+        let running = soon("running", changes.reached(BusState::Running)).await;
+        assert_eq!(running, BusState::Running);
+
+        let mut seen = bus.state_changes();
+        let watching = tokio::spawn(async move {
+            let mut states = vec![seen.state()];
+            while let Some(state) = seen.next().await {
+                states.push(state);
+            }
+            states
+        });
+        drop(bus); // neither the watch nor its task keeps it alive
+        let states = soon("the end", watching).await.expect("no panic");
+        assert!(states.is_sorted(), "{states:?}");
+        assert_eq!(states.last(), Some(&BusState::Stopped));
+        assert_eq!(changes.reached(BusState::Stopped).await, BusState::Stopped);
+        assert_eq!(changes.next().await, None);
+    });
+}
+
+#[test]
+fn a_watch_that_comes_late_is_over_at_once() {
+    alone(|| {
+        let bus = StdioBus::builder().pool(zoo_pool(&["echo"]));
+        let bus = bus.build_blocking().expect("valid");
+        let mut changes = bus.state_changes();
+        bus.start().expect("starts");
+        let limit = Duration::from_secs(20);
+        let reached = changes.reached_within(BusState::Running, limit);
+        assert_eq!(reached.expect("in time"), BusState::Running);
+        assert_kind(
+            changes.next_within(Duration::from_millis(20)),
+            ErrorCode::Timeout,
+        );
+        bus.stop().expect("stops");
+        assert_eq!(changes.last(), Some(BusState::Stopped));
+        assert_eq!(bus.state_changes().next(), None);
+    });
+}
+
+#[test]
+fn the_end_of_stderr_can_be_asked_for_also_when_all_is_over() {
+    alone_async(|| async {
+        let pool = PoolConfig::new("sh", "sh")
+            .args(["-c", "seq 1 50 >&2; exec cat >/dev/null"])
+            .restart(RestartPolicy::Never);
+        let bus = StdioBus::builder().pool(pool).build().expect("valid");
+        let mut events = bus.events();
+        bus.start().await.expect("starts");
+        loop {
+            match soon("the last line", events.next()).await {
+                Some(Event::WorkerStderr { line, .. }) if line == "50" => break,
+                Some(_) => {}
+                None => panic!("the bus has ended"),
+            }
+        }
+        let tail = bus.stderr_tail(0, 3).await.expect("worker 0");
+        assert_eq!(tail, ["48", "49", "50"]);
+        assert_eq!(bus.stderr_tail(0, 1000).await.expect("worker 0").len(), 50);
+        assert_eq!(bus.stderr_tail(0, 0).await.expect("worker 0").len(), 0);
+        assert_kind(bus.stderr_tail(1, 3).await, ErrorCode::InvalidArgument);
+
+        bus.stop().await.expect("stops");
+        let tail = bus.stderr_tail(0, 2).await.expect("worker 0");
+        assert_eq!(tail, ["49", "50"]);
+        assert_kind(bus.stderr_tail(1, 3).await, ErrorCode::InvalidArgument);
+    });
+}
+
+#[test]
+fn a_session_that_was_ended_is_bound_anew() {
+    alone_async(|| async {
+        let bus = started(&["echo"]).await;
+        bus.request("echo", ()).await.expect("answered");
+        assert_eq!(bus.session_count(), Some(1));
+        let own = bus.client_session_id().to_owned();
+        assert!(bus.end_session(&own).await.expect("ended"));
+        assert!(!bus.end_session(&own).await.expect("there is none"));
+        assert_eq!(bus.stats().await.expect("counted").sessions, 0);
+        bus.request("echo", ()).await.expect("answered");
+        assert_eq!(bus.session_count(), Some(1));
+        assert_kind(bus.end_session("").await, ErrorCode::InvalidArgument);
+        bus.stop().await.expect("stops");
+        assert_kind(bus.end_session(&own).await, ErrorCode::InvalidState);
+    });
+}
+
+#[test]
+fn a_reload_changes_the_pools_and_leaves_the_others_alone() {
+    alone_async(|| async {
+        let bus = started(&["echo"]).await;
+        let before = bus.workers().await.expect("known");
+        let kept = zoo_pool(&["echo"]).instances(2);
+        let mut added = zoo_pool(&["echo"]);
+        added.id = "added".into();
+        let config = BusConfig::new().pool(kept).pool(added).default_pool("zoo");
+        bus.reload(config).await.expect("taken");
+        assert_eq!(bus.workers().await.expect("known").len(), 3);
+        let pids = |workers: &[stdiobus::WorkerInfo], pool: &str| {
+            let of_pool = workers.iter().filter(|worker| worker.pool == pool);
+            of_pool.map(|worker| worker.pid).collect::<Vec<_>>()
+        };
+        let after = bus.workers().await.expect("known");
+        assert_eq!(pids(&before, "zoo"), pids(&after, "zoo"));
+        let options = stdiobus::RequestOptions::new().pool("added");
+        let answer = bus.request_with("echo", json!([1]), options).await;
+        assert_eq!(answer.expect("answered"), json!([1]));
+
+        bus.reload(BusConfig::new().pool(zoo_pool(&["echo"]).instances(2)))
+            .await
+            .expect("taken");
+        eventually("the added pool is gone", || bus.worker_count() == Some(2)).await;
+        bus.stop().await.expect("stops");
+        let config = BusConfig::new().pool(zoo_pool(&["echo"]));
+        assert_kind(bus.reload(config).await, ErrorCode::InvalidState);
+    });
+}
+
+#[test]
+fn a_bad_reload_changes_nothing() {
+    alone_async(|| async {
+        let bus = started(&["echo"]).await;
+        let empty = bus.reload(BusConfig::new()).await;
+        assert_kind(empty, ErrorCode::InvalidArgument);
+        let missing = PoolConfig::new("zoo", "/no/such/program");
+        let error = assert_kind(
+            bus.reload(BusConfig::new().pool(missing)).await,
+            ErrorCode::Unavailable,
+        );
+        assert!(error.to_string().contains("/no/such/program"), "{error}");
+        assert_eq!(bus.worker_count(), Some(2));
+        bus.request("echo", ()).await.expect("answered");
+        bus.stop().await.expect("stops");
+    });
+}
+
+#[test]
+fn the_time_of_answers_is_counted_and_that_of_given_up_requests_is_not() {
+    alone_async(|| async {
+        let bus = started(&["echo"]).await;
+        for _ in 0..20 {
+            bus.request("echo", ()).await.expect("answered");
+        }
+        let slow = Duration::from_millis(80);
+        bus.request("sleep", json!({"ms": slow.as_millis() as u64}))
+            .await
+            .expect("answered");
+        drop(bus.try_request("hold", ()).expect("room"));
+        let latency = bus.stats().await.expect("counted").latency;
+        assert_eq!(latency.count, 21);
+        assert!(latency.max >= slow && latency.p99 >= slow, "{latency:?}");
+        assert!(latency.p50 <= latency.p90 && latency.p90 <= latency.p99);
+        assert!(latency.p50 > Duration::ZERO && latency.p99 <= latency.max);
+        bus.stop().await.expect("stops");
+        let last = bus.stats().await.expect("the last ones").latency;
+        assert_eq!(last.count, 21);
+    });
+}
+
+#[test]
+fn a_bus_says_what_runs_it_and_where_it_listens() {
+    alone_async(|| async {
+        let mode = ListenMode::tcp("127.0.0.1", 0);
+        let bus = StdioBus::builder()
+            .pool(zoo_pool(&["echo"]))
+            .listen(mode.clone())
+            .build()
+            .expect("valid");
+        assert_eq!(bus.backend_type(), BackendType::Native);
+        assert_eq!(bus.backend_type().to_string(), "native");
+        assert_eq!(bus.listen_mode(), [mode]);
+        bus.stop().await.expect("stops");
+    });
+}
