@@ -347,9 +347,9 @@ static bool read_json(reader *r, const key_spec *spec, const sb_json_node *node,
 
 static const key_spec pool_keys[] = {
     {AT(sb_pool_config, id), .read = read_text, .required = true},
-    {AT(sb_pool_config, command), .read = read_text, .required = true},
+    {AT(sb_pool_config, command), .read = read_text},
     {.name = "args", .read = read_args},
-    NUMBER(sb_pool_config, instances, 1, 1, 65536),
+    NUMBER(sb_pool_config, instances, 1, 0, 65536),
     {.name = "env", .read = read_env},
     BOOL(sb_pool_config, inherit_env, true),
     {AT(sb_pool_config, cwd), .read = read_text},
@@ -387,6 +387,19 @@ static bool check_pool_id(reader *r, const sb_json_node *pools, const sb_json_no
 }
 
 static bool read_pools(reader *r, const key_spec *spec, const sb_json_node *node, void *base)
+/* A pool without processes of its own has workers only that the host registers. */
+static bool check_processes(reader *r, const sb_json_node *node, const sb_pool_config *pool)
+{
+    if (pool->command == NULL && pool->instances > 0) {
+        return fail_at(r, node->raw.ptr, node, "the key \"command\" is missing");
+    }
+    if (pool->exclusive && pool->instances == 0) {
+        node = sb_json_member(node, sb_span_of("instances"));
+        return fail_at(r, node->raw.ptr, node, "must be at least 1 where \"clients\" is \"exclusive\"");
+    }
+    return true;
+}
+
 {
     (void)spec;
     sb_config *config = base;
@@ -399,7 +412,9 @@ static bool read_pools(reader *r, const key_spec *spec, const sb_json_node *node
     for (const sb_json_node *item = node->first; item != NULL; item = item->next) {
         sb_pool_config *pool = &config->pools[config->pool_count++];
         preset_keys(pool_keys, pool);
-        if (!read_keys(r, pool_keys, item, pool) || !check_pool_id(r, node, item)) return false;
+        if (!read_keys(r, pool_keys, item, pool) || !check_processes(r, item, pool) || !check_pool_id(r, node, item)) {
+            return false;
+        }
     }
     return true;
 }
