@@ -112,6 +112,7 @@ stdio_bus_t *stdio_bus_create_ext(const stdio_bus_options_t *options, const stdi
     if (bus == NULL) return NULL;
     copy_options(bus, options, ext);
     /* The host hears log lines of a bus that is not whole yet; it can't destroy what it has not been given. */
+    bus->process = getpid();
     bus->calls = 1;
     bus->whole = build(bus, options);
     bus->calls = 0;
@@ -137,6 +138,16 @@ static void free_letters(stdio_bus_t *bus)
 
 void stdio_bus_destroy(stdio_bus_t *bus)
 {
+/* In a forked child: workers, socket files and what is open are the parent's, which goes on with them. */
+static void disown(stdio_bus_t *bus)
+{
+    sb_loop_disown(&bus->ctx.loop);
+    bus->options.on_error = NULL;
+    bus->ctx.log_level = SB_LOG_ERROR + 1;
+    /* Before anything can be meant for them. */
+    for (size_t i = 0; i < bus->worker_count; i++) sb_worker_abort(bus->workers[i]);
+}
+
     if (bus == NULL) return;
     if (sb_bus_in_callback(bus)) {
         bus->destroy_wanted = true;
@@ -149,6 +160,7 @@ void stdio_bus_destroy(stdio_bus_t *bus)
     bus->ext.on_event = NULL;
     bus->state = STDIO_BUS_STATE_STOPPED;
     sb_clients_close_listeners(bus);
+    if (bus->process != getpid()) disown(bus);
     sb_clients_close_all(bus, "shutdown");
     sb_clients_free_closed(bus);
     sb_pools_free(bus);

@@ -125,6 +125,7 @@ struct stdio_bus {
     bool overdue; /* the time for stopping has passed */
     unsigned calls; /* functions that may call back and run now; 0: the host is outside */
     bool whole;     /* create got to its end */
+    pid_t process;  /* that has created it */
     bool destroy_wanted;
     stdio_bus_stats_t stats;
     stdio_bus_ext_stats_t more;

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "fd.h"
 #include "json.h"
 
 /* Longest piece of a value or a file name that a message shows. */
@@ -386,7 +387,6 @@ static bool check_pool_id(reader *r, const sb_json_node *pools, const sb_json_no
                    (int)len, id->raw.ptr, len < id->raw.len ? "..." : "", earlier, line, column);
 }
 
-static bool read_pools(reader *r, const key_spec *spec, const sb_json_node *node, void *base)
 /* A pool without processes of its own has workers only that the host registers. */
 static bool check_processes(reader *r, const sb_json_node *node, const sb_pool_config *pool)
 {
@@ -400,6 +400,7 @@ static bool check_processes(reader *r, const sb_json_node *node, const sb_pool_c
     return true;
 }
 
+static bool read_pools(reader *r, const key_spec *spec, const sb_json_node *node, void *base)
 {
     (void)spec;
     sb_config *config = base;
@@ -601,7 +602,7 @@ int sb_config_load(sb_config *config, const char *path, char error[SB_CONFIG_ERR
     int status = STDIO_BUS_ERR_CONFIG;
 
     preset_config(config);
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+    int fd = sb_fd_clear(open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY));
     if (fd < 0) {
         fail_file(error, path, strerror(errno));
         return status;
