@@ -63,10 +63,12 @@ static int read_config(stdio_bus_t *bus, const stdio_bus_options_t *options)
     return status;
 }
 
-static bool check_options(stdio_bus_t *bus, const stdio_bus_options_t *options)
+static bool check_options(stdio_bus_t *bus, const stdio_bus_options_t *options, const stdio_bus_ext_options_t *ext)
 {
     const stdio_bus_listener_config_t *listener = &options->listener;
-    if (options->on_message == NULL && bus->ext.on_frame == NULL) {
+    if (ext != NULL && ext->size < sizeof *ext) {
+        sb_report_error(bus, STDIO_BUS_ERR_INVALID, "stdio_bus_ext_options_t: size is not set");
+    } else if (options->on_message == NULL && bus->ext.on_frame == NULL) {
         sb_report_error(bus, STDIO_BUS_ERR_INVALID, "on_message is required");
     } else if (listener->mode > STDIO_BUS_LISTEN_UNIX) {
         sb_report_error(bus, STDIO_BUS_ERR_INVALID, "listener.mode is not one of 0, 1, 2");
@@ -79,11 +81,11 @@ static bool check_options(stdio_bus_t *bus, const stdio_bus_options_t *options)
 }
 
 /* What create does after the structure itself. False, after on_error, on failure; destroy cleans up. */
-static bool build(stdio_bus_t *bus, const stdio_bus_options_t *options)
+static bool build(stdio_bus_t *bus, const stdio_bus_options_t *options, const stdio_bus_ext_options_t *ext)
 {
     sb_ctx *ctx = &bus->ctx;
     int error;
-    if (!check_options(bus, options) || read_config(bus, options) != STDIO_BUS_OK) return false;
+    if (!check_options(bus, options, ext) || read_config(bus, options) != STDIO_BUS_OK) return false;
     ctx->limits = bus->config.limits;
     sb_router_init(&ctx->router, random_seed(), ctx->limits.max_sessions);
     sb_peer_init(&ctx->router, &bus->host, false);
@@ -110,11 +112,11 @@ stdio_bus_t *stdio_bus_create_ext(const stdio_bus_options_t *options, const stdi
     if (options == NULL) return NULL;
     bus = sb_calloc(1, sizeof *bus);
     if (bus == NULL) return NULL;
+    bus->process = getpid();
     copy_options(bus, options, ext);
     /* The host hears log lines of a bus that is not whole yet; it can't destroy what it has not been given. */
-    bus->process = getpid();
     bus->calls = 1;
-    bus->whole = build(bus, options);
+    bus->whole = build(bus, options, ext);
     bus->calls = 0;
     bus->destroy_wanted = false;
     if (bus->whole) return bus;
@@ -136,8 +138,6 @@ static void free_letters(stdio_bus_t *bus)
     }
 }
 
-void stdio_bus_destroy(stdio_bus_t *bus)
-{
 /* In a forked child: workers, socket files and what is open are the parent's, which goes on with them. */
 static void disown(stdio_bus_t *bus)
 {
@@ -148,6 +148,8 @@ static void disown(stdio_bus_t *bus)
     for (size_t i = 0; i < bus->worker_count; i++) sb_worker_abort(bus->workers[i]);
 }
 
+void stdio_bus_destroy(stdio_bus_t *bus)
+{
     if (bus == NULL) return;
     if (sb_bus_in_callback(bus)) {
         bus->destroy_wanted = true;
@@ -158,9 +160,9 @@ static void disown(stdio_bus_t *bus)
     bus->options.on_worker = NULL;
     bus->options.on_client_disconnect = NULL;
     bus->ext.on_event = NULL;
+    if (bus->process != getpid()) disown(bus);
     bus->state = STDIO_BUS_STATE_STOPPED;
     sb_clients_close_listeners(bus);
-    if (bus->process != getpid()) disown(bus);
     sb_clients_close_all(bus, "shutdown");
     sb_clients_free_closed(bus);
     sb_pools_free(bus);
@@ -398,10 +400,12 @@ static int submit_flattened(stdio_bus_t *bus, const sb_sender *sender, sb_span f
 
 int sb_bus_submit(stdio_bus_t *bus, const sb_sender *sender, sb_span frame)
 {
+    size_t max = bus->ctx.limits.max_input_buffer;
     int status;
-    frame = trim(frame);
     if (bus->state != STDIO_BUS_STATE_RUNNING && bus->state != STDIO_BUS_STATE_STOPPING) return STDIO_BUS_ERR_STATE;
-    if (frame.len > bus->ctx.limits.max_input_buffer) {
+    /* A length that can't be right is not followed to the end; a message at the limit may have its line's end. */
+    if (frame.len <= max + 2) frame = trim(frame);
+    if (frame.len > max) {
         bus->more.oversize_frames++;
         return STDIO_BUS_ERR_BUFFER;
     }

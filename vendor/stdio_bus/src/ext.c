@@ -60,9 +60,9 @@ int stdio_bus_submit(stdio_bus_t *bus, const char *msg, size_t len, const stdio_
 {
     sb_sender sender = {0};
     sb_span frame = {msg, len};
-    if (bus == NULL || msg == NULL) return STDIO_BUS_ERR_INVALID;
+    if (bus == NULL || msg == NULL || (options != NULL && options->size < sizeof *options)) return STDIO_BUS_ERR_INVALID;
     sender.peer = &bus->host;
-    if (options != NULL && options->size >= sizeof *options) {
+    if (options != NULL) {
         sender.answer_errors = options->flags & STDIO_BUS_SUBMIT_ANSWER_ERRORS;
         sender.session.ptr = options->session;
         sender.session.len = options->session_len;
@@ -123,7 +123,8 @@ int stdio_bus_end_session(stdio_bus_t *bus, const char *pool, const char *sessio
 static bool is_listenable(const stdio_bus_listen_options_t *options)
 {
     if (options->framing > STDIO_BUS_FRAMING_LENGTH || (options->uid_count > 0 && options->uids == NULL)) return false;
-    if (options->token != NULL && options->token_len == 0) return false;
+    /* Half a token is a mistake, not a listener for everybody. */
+    if ((options->token == NULL) != (options->token_len == 0)) return false;
     switch (options->mode) {
     case STDIO_BUS_LISTEN_TCP: return options->tcp_port <= UINT16_MAX;
     case STDIO_BUS_LISTEN_UNIX: return options->unix_path != NULL;

@@ -17,7 +17,7 @@ static uint64_t state;
 static int clients[CLIENTS];
 static worker_t own[OWN];
 static int depth;
-static bool stepping, ended; /* inside a step or a start; destroy has been called */
+static bool stepping, finishing, ended; /* inside a step or a start; no destroy any more; destroyed */
 
 static unsigned rnd(unsigned n)
 {
@@ -143,7 +143,7 @@ static void meddle(stdio_bus_t *bus)
         break;
     case 13:
         /* From outside it would be gone before this returns. */
-        if ((stepping || depth > 1) && rnd(500) == 0) {
+        if ((stepping || depth > 1) && !finishing && rnd(500) == 0) {
             ended = true;
             stdio_bus_destroy(bus);
         }
@@ -245,7 +245,7 @@ static void one_life(uint64_t seed)
 {
     stdio_bus_t *bus;
     state = seed;
-    ended = stepping = false;
+    ended = stepping = finishing = false;
     depth = 0;
     memset(clients, -1, sizeof clients);
     memset(own, -1, sizeof own);
@@ -262,6 +262,7 @@ static void one_life(uint64_t seed)
         if (ended) break;
         live();
     }
+    finishing = true;
     if (!ended && rnd(3) > 0) {
         stdio_bus_stop(bus, (int)rnd(2));
         STEP_UNTIL(bus, stdio_bus_get_state(bus) == STDIO_BUS_STATE_STOPPED);
