@@ -125,7 +125,7 @@ fn every_field_of_a_configuration_is_understood_by_the_bus() {
             .env("ZOO_COLOUR", "ü\"\\\n")
             .inherit_env(false)
             .cwd("/")
-            .protocol(Protocol::Ndjson)
+            .protocol(Protocol::Acp)
             .restart(RestartPolicy::OnFailure)
             .stderr(StderrMode::Null);
         pool.initialize = Some(json!({"protocolVersion": 1}));

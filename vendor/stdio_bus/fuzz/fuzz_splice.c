@@ -102,6 +102,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (envelope.method.end == 0) flags &= ~NEW_METHOD;
 
     if ((flags & (DROP | DROP_AGENT)) != (DROP | DROP_AGENT) || envelope.ext.end == 0) flags &= ~MOVE_EXT;
+    if (envelope.method.end == 0) flags &= ~MOVE_EXT;
 
     if (flags & MOVE_EXT) sb_splice_move_ext(&edits, frame, &envelope);
     if (flags & NEW_METHOD) sb_splice_replace(&edits, envelope.method, sb_span_of(method_token));

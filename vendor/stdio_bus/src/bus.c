@@ -454,9 +454,8 @@ int stdio_bus_get_poll_fd(const stdio_bus_t *bus)
 static sb_worker *embedded_slot(stdio_bus_t *bus, sb_pool *pool)
 {
     sb_worker *worker;
-    for (size_t i = 0; i < bus->worker_count; i++) {
-        worker = bus->workers[i];
-        if (worker->embedded && !sb_worker_runs(worker) && !worker->ending && worker->pool == pool) return worker;
+    for (worker = pool->workers; worker != NULL; worker = worker->next_of_pool) {
+        if (worker->embedded && !sb_worker_runs(worker) && !worker->ending) return worker;
     }
     worker = sb_pool_add_worker(bus, pool);
     if (worker != NULL) worker->embedded = true;

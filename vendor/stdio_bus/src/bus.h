@@ -27,8 +27,9 @@ typedef struct sb_queued {
     uint32_t client;  /* key of its sender */
     uint32_t request; /* entry in the router; SB_NONE for a notification */
     uint32_t serial;  /* of that entry: another one means the request is over */
+    bool turn;        /* a prompt of the session */
     uint64_t due;     /* until when it waits */
-    size_t session_len;
+    size_t session_len; /* SIZE_MAX: of no session that has a name */
     size_t len;
     char data[]; /* session (plain text), then the frame */
 } sb_queued;
@@ -57,7 +58,7 @@ struct sb_pool {
     uint32_t copies;       /* private pools that still exist: they share its configuration */
     sb_pool_config config; /* its own copy */
     uint32_t key;          /* never used again: what its sessions are filed under */
-    uint32_t worker_count; /* slots that are its own */
+    sb_worker *workers;    /* slots that are its own, linked by next_of_pool */
     bool started;          /* its workers have been started */
     bool retired;          /* replaced by a reload, or its client is gone: its workers finish what they have */
     uint64_t end_due;      /* when the workers of a retired pool are stopped, whatever they have */
@@ -97,7 +98,7 @@ struct stdio_bus {
     uint32_t last_pool_key;
     sb_worker **workers; /* by id */
     size_t worker_count;
-    size_t free_slots; /* workers that no pool has */
+    sb_worker *free_slots; /* workers that no pool has, linked by next_of_pool */
     sb_listener **listeners;
     size_t listener_count;
     stdio_bus_listen_options_t first_listener; /* from the v2 options, opened by start */
@@ -303,7 +304,7 @@ void sb_pool_release(stdio_bus_t *bus, sb_worker *worker);
 sb_worker *sb_pool_add_worker(stdio_bus_t *bus, sb_pool *pool);
 
 /* Whether a worker of the pool may become ready without anybody doing anything. */
-bool sb_pool_recovers(const stdio_bus_t *bus, const sb_pool *pool);
+bool sb_pool_recovers(const sb_pool *pool);
 
 /* A worker is ready: it gets its share of the messages from now on, and what is in the queue. */
 void sb_pool_worker_ready(stdio_bus_t *bus, sb_worker *worker);
@@ -322,22 +323,17 @@ void sb_pool_worker_retry(sb_ctx *ctx, sb_worker *worker);
 bool sb_queue_init(stdio_bus_t *bus, sb_pool *pool); /* false without memory */
 void sb_queue_free(stdio_bus_t *bus, sb_pool *pool);
 
-/*
- * Queues a message until it can be sent. `session` is plain text, or absent;
- * `id` is absent for a notification. A status; `request` is the entry in the
- * router.
- */
-int sb_pool_queue(stdio_bus_t *bus, sb_pool *pool, const sb_sender *sender, sb_span session, sb_span frame,
-                  sb_span id, uint32_t *request);
-
 /* Sends what waits in a pool's queue on its way, into `to`, which may be another pool. */
 void sb_pool_flush_queue(stdio_bus_t *bus, sb_pool *pool, sb_pool *to);
 
 /* What waits in a pool's queue ends with an error. */
 void sb_pool_fail_queue(stdio_bus_t *bus, sb_pool *pool);
 
+/* Sends what waits there for this session (plain text) on its way. */
+void sb_pool_flush_session(stdio_bus_t *bus, sb_pool *pool, sb_span session);
+
 /* Turns of this session (plain text) that have not begun end as cancelled. */
-void sb_pool_end_held(stdio_bus_t *bus, sb_pool *pool, sb_span session);
+void sb_pool_end_turns(stdio_bus_t *bus, sb_pool *pool, sb_span session);
 
 /* ---- exclusive.c: pools that give each client a worker of its own ---------------------------- */
 

@@ -31,10 +31,11 @@ static void tell_worker(stdio_bus_t *bus, sb_worker *worker, uint32_t entry)
     sb_buf_free(&text);
 }
 
-/* A permission that a worker asks for in this session, or SB_NONE. */
-static uint32_t find_permission(const sb_router *router, uint32_t session)
+/* A permission that a worker asks for in this session, or SB_NONE; while it is ending with that turn, and not over. */
+static uint32_t find_permission(const sb_router *router, uint32_t session, uint32_t ending)
 {
     uint32_t entry = sb_router_session_at(router, session)->requests;
+    if (sb_router_session_at(router, session)->ending != ending) return SB_NONE;
     while (entry != SB_NONE) {
         const sb_request *request = sb_router_request(router, entry);
         if (request->up && request->meaning == SB_MEANS_PERMISSION) return entry;
@@ -49,7 +50,7 @@ static void give_up_turn(stdio_bus_t *bus, uint32_t entry)
     uint32_t session = sb_router_request(router, entry)->session, permission;
     sb_router_give_up_turn(router, entry);
     /* What the turn asked for is not given any more [ACP Prompt Turn: Cancellation]. */
-    while ((permission = find_permission(router, session)) != SB_NONE) sb_dispatch_withdraw(bus, permission, true);
+    while ((permission = find_permission(router, session, entry)) != SB_NONE) sb_dispatch_withdraw(bus, permission, true);
 }
 
 /*
@@ -134,17 +135,30 @@ void sb_dispatch_withdraw(stdio_bus_t *bus, uint32_t entry, bool declined)
 
 /* ---- a client names a request -------------------------------------------------------------- */
 
-/* Hands a message on with the token it names replaced by the one the worker knows. */
-static void hand_on(stdio_bus_t *bus, sb_worker *worker, const sb_envelope *envelope, sb_span frame, sb_span token,
-                    sb_span wire)
+/* Hands a message on with the token it names replaced by the one the worker knows; `link`: on whose account. */
+static void hand_on(stdio_bus_t *bus, sb_worker *worker, uint32_t link, const sb_envelope *envelope, sb_span frame,
+                    sb_span token, sb_span wire)
 {
     sb_edits edits;
     edits.count = 0;
     sb_splice_drop_routing(&edits, frame, envelope, sb_speaks_only(worker->pool));
     if (edits.count < SB_EDITS_MAX) sb_splice_replace_at(&edits, frame, token, wire);
-    if (worker->in.fd < 0 || !sb_dispatch_send(bus, worker, SB_NONE, frame, &edits)) {
+    if (worker->in.fd < 0 || !sb_dispatch_send(bus, worker, link, frame, &edits)) {
         sb_drop_message(bus, "the worker is gone");
     }
+}
+
+/* The same with what can be said any number of times. */
+static void hand_on_if_room(stdio_bus_t *bus, sb_worker *worker, uint32_t link, const sb_envelope *envelope,
+                            sb_span frame, sb_span token, sb_span wire)
+{
+    const char *why = sb_no_room(bus, worker, link, envelope, frame.len);
+    if (why == NULL) {
+        hand_on(bus, worker, link, envelope, frame, token, wire);
+        return;
+    }
+    worker->refused = true;
+    sb_drop_message(bus, why);
 }
 
 /* It is not even sent yet: nothing but the client's own wait has to end. */
@@ -159,23 +173,30 @@ static void cancel_queued(stdio_bus_t *bus, const sb_sender *sender, uint32_t en
 }
 
 static bool cancel(stdio_bus_t *bus, const sb_sender *sender, const sb_envelope *envelope, sb_span frame,
-                   sb_span params, bool answers)
+                   sb_span params)
 {
     sb_router *router = &bus->ctx.router;
-    sb_span id = sb_protocol_cancelled(params);
-    uint32_t entry = id.ptr != NULL ? sb_router_asked(router, sender->peer, id) : SB_NONE;
+    sb_span id = sb_protocol_cancelled(params), method = sb_member_value(frame, envelope->method);
+    uint32_t entry = id.ptr != NULL ? sb_router_asked(router, sender->peer, id) : SB_NONE, link;
     char wire[SB_WIRE_MAX];
     sb_worker *worker;
+    sb_pool *pool;
+    bool ends;
     if (entry == SB_NONE) return false;
     worker = worker_of(sb_router_request(router, entry));
+    pool = worker != NULL ? worker->pool : SB_CONTAINER(sb_router_request(router, entry)->holder, sb_pool, waiting);
+    if (!sb_issues_ids(pool)) return false;
+    /* By the other protocol's name it is handed on as well, but has to end nothing. */
+    ends = sb_protocol_ends_wait(pool->hello.protocol) && sb_json_string_is(method, "notifications/cancelled");
+    link = sb_router_request(router, entry)->link;
     if (worker == NULL) {
-        cancel_queued(bus, sender, entry, answers);
-        return true;
+        cancel_queued(bus, sender, entry, !ends);
+    } else if (!ends) {
+        hand_on_if_room(bus, worker, link, envelope, frame, id, sb_router_wire(router, entry, wire));
+    } else {
+        hand_on(bus, worker, link, envelope, frame, id, sb_router_wire(router, entry, wire));
+        stop_waiting(bus, worker, entry);
     }
-    if (!sb_issues_ids(worker->pool)) return false;
-    hand_on(bus, worker, envelope, frame, id, sb_router_wire(router, entry, wire));
-    /* MCP: its sender waits for no answer, and none is to come [Cancellation]. ACP: an answer always comes. */
-    if (!answers) stop_waiting(bus, worker, entry);
     return true;
 }
 
@@ -185,11 +206,13 @@ static bool progress(stdio_bus_t *bus, const sb_sender *sender, const sb_envelop
     sb_router *router = &bus->ctx.router;
     sb_span token = sb_protocol_told_token(params), noted;
     uint32_t entry = token.ptr != NULL ? sb_router_answered(router, sender->peer, token) : SB_NONE;
+    const sb_request *request;
     if (entry == SB_NONE) return false;
     noted = sb_router_noted(router, entry);
     if (noted.ptr == NULL) return false;
-    hand_on(bus, SB_CONTAINER(sb_router_asker(router, sb_router_request(router, entry)), sb_worker, peer), envelope,
-            frame, token, noted);
+    request = sb_router_request(router, entry);
+    hand_on_if_room(bus, SB_CONTAINER(sb_router_asker(router, request), sb_worker, peer), request->link, envelope, frame,
+                    token, noted);
     return true;
 }
 
@@ -197,8 +220,7 @@ bool sb_cancel_by_name(stdio_bus_t *bus, const sb_sender *sender, const sb_envel
 {
     sb_span method = sb_member_value(frame, envelope->method), params = sb_member_value(frame, envelope->params);
     switch (sb_protocol_client_means(SB_PROTOCOL_MCP, method)) {
-    case SB_MEANS_CANCEL:
-        return cancel(bus, sender, envelope, frame, params, sb_json_string_is(method, "$/cancel_request"));
+    case SB_MEANS_CANCEL: return cancel(bus, sender, envelope, frame, params);
     case SB_MEANS_PROGRESS: return progress(bus, sender, envelope, frame, params);
     default: return false;
     }

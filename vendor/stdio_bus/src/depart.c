@@ -13,6 +13,8 @@ void sb_dispatch_decline(stdio_bus_t *bus, sb_worker *worker, sb_span id, sb_mea
     case SB_MEANS_PING: ok = sb_answer_result(&text, id, sb_span_of("{}")); break;
     default: ok = sb_answer_error(&text, id, &error); break;
     }
+    /* A worker that asks and asks and doesn't read. */
+    ok = ok && (worker->sink.outbox.bytes == 0 || worker->sink.outbox.bytes + text.len < bus->ctx.limits.max_output_queue);
     if (!ok || !sb_dispatch_put(bus, worker, &text)) bus->more.dropped_frames++;
     sb_buf_free(&text);
 }

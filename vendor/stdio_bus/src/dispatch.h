@@ -32,12 +32,19 @@ void sb_drop_message(stdio_bus_t *bus, const char *why);
 /* Routes a request or notification. A status. */
 int sb_route(stdio_bus_t *bus, const sb_sender *sender, const sb_envelope *envelope, sb_span frame);
 
+/* Why a message can't be queued for this worker just now, on the account of the link's client; NULL if it can. */
+const char *sb_no_room(const stdio_bus_t *bus, const sb_worker *worker, uint32_t link, const sb_envelope *envelope,
+                       size_t len);
+
 /* Hands a worker's answer to whoever had asked, under the id it was asked with. */
 void sb_dispatch_answer(stdio_bus_t *bus, sb_peer *client, const sb_worker *worker, const sb_envelope *envelope,
                         sb_span frame, sb_span original);
 
 /* No worker can take the message now: it is queued where one soon may, else refused. A status. */
-int sb_route_later(stdio_bus_t *bus, const sb_message *message, uint32_t *request);
+int sb_route_later(stdio_bus_t *bus, const sb_message *message, uint32_t session, uint32_t *request);
+
+/* Queues a message of this session (or SB_NONE) until it can be sent. A status; `request` is the entry in the router. */
+int sb_pool_queue(stdio_bus_t *bus, const sb_message *message, uint32_t session, uint32_t *request);
 
 /* Takes an initialize for a pool. A status. */
 int sb_handshake_from_client(stdio_bus_t *bus, const sb_message *message);

@@ -71,14 +71,20 @@ static void unlist(stdio_bus_t *bus, sb_pool *pool)
     *at = pool->next_of_tenant;
 }
 
+static sb_pool *first_copy(const stdio_bus_t *bus, const sb_pool *pool)
+{
+    sb_pool *copy = bus->private_pools;
+    while (copy != NULL && copy->model != pool) copy = copy->next;
+    return copy;
+}
+
 void sb_exclusive_replace(stdio_bus_t *bus, const sb_pool *pool, sb_pool *to)
 {
-    sb_pool *next;
-    for (sb_pool *old = bus->private_pools; old != NULL; old = next) {
+    sb_pool *old;
+    /* From the beginning each time: a client that can't take an answer is closed, and its other pools leave the list. */
+    while ((old = first_copy(bus, pool)) != NULL) {
         sb_peer *client = old->tenant;
         sb_pool *made;
-        next = old->next;
-        if (old->model != pool) continue;
         unlist(bus, old);
         made = to != NULL && to->config.exclusive ? sb_exclusive_take(bus, to, client) : to;
         if (made != NULL) {

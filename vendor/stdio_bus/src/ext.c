@@ -273,6 +273,7 @@ int stdio_bus_pool_info(const stdio_bus_t *bus, int number, stdio_bus_pool_info_
     }
     for (size_t i = 0; i < bus->worker_count; i++) {
         const sb_pool *of = bus->workers[i]->pool;
+        /* Of retired ones, too. */
         if (of == pool || (of != NULL && of->model == pool)) add_worker(info, bus->workers[i]);
     }
     return STDIO_BUS_OK;

@@ -27,7 +27,9 @@ bool sb_handshake_init(stdio_bus_t *bus, sb_pool *pool)
     hello->protocol = pool->config.protocol;
     if (params.ptr == NULL) return true;
     if (hello->protocol == SB_PROTOCOL_AUTO) hello->protocol = sb_protocol_of_initialize(params);
-    return set_params(hello, params);
+    if (sb_issues_ids(pool)) return set_params(hello, params);
+    sb_log(&bus->ctx, SB_LOG_WARN, "pool %s: its initialize is of no protocol that is known, and not used", pool->config.id);
+    return true;
 }
 
 void sb_handshake_free(stdio_bus_t *bus, sb_pool *pool)
@@ -40,7 +42,8 @@ void sb_handshake_free(stdio_bus_t *bus, sb_pool *pool)
 void sb_handshake_inherit(sb_pool *pool, const sb_pool *from)
 {
     sb_span params = {from->hello.params.data, from->hello.params.len};
-    if (pool->hello.params.len > 0 || pool->config.protocol != from->config.protocol) return;
+    bool same = pool->config.protocol == SB_PROTOCOL_AUTO || pool->config.protocol == from->hello.protocol;
+    if (pool->hello.params.len > 0 || !same || !sb_issues_ids(from)) return;
     /* Without memory its clients have to initialize again. */
     if (params.len > 0 && !set_params(&pool->hello, params)) return;
     pool->hello.protocol = from->hello.protocol;
@@ -69,9 +72,10 @@ static void on_timer(sb_timer *timer)
     sb_pool *pool = SB_CONTAINER(hello, sb_pool, hello);
     stdio_bus_t *bus = pool->bus;
     uint64_t next = UINT64_MAX;
-    for (size_t i = 0; i < bus->worker_count; i++) {
-        sb_worker *worker = bus->workers[i];
-        if (worker->pool != pool || worker->hello == 0) continue;
+    for (sb_worker *worker = pool->workers, *after; worker != NULL; worker = after) {
+        /* One that is ended here may leave the pool. */
+        after = worker->next_of_pool;
+        if (worker->hello == 0) continue;
         if (worker->hello_due > bus->ctx.loop.now) {
             if (worker->hello_due < next) next = worker->hello_due;
             continue;
@@ -83,7 +87,8 @@ static void on_timer(sb_timer *timer)
         worker->hello = 0;
         sb_worker_leave(worker);
     }
-    if (next != UINT64_MAX) sb_timer_set(&bus->ctx.loop.timers, timer, next);
+    /* What was told above may have set it, too. */
+    if (next != UINT64_MAX) look_at(bus, hello, next);
 }
 
 static void greet(stdio_bus_t *bus, sb_worker *worker)
@@ -115,9 +120,8 @@ bool sb_handshake_begin(stdio_bus_t *bus, sb_worker *worker)
 /* All that run get the initialize before anything else that is still to come. */
 static void greet_all(stdio_bus_t *bus, sb_pool *pool)
 {
-    for (size_t i = 0; i < bus->worker_count; i++) {
-        sb_worker *worker = bus->workers[i];
-        if (worker->pool != pool || !sb_worker_takes(worker)) continue;
+    for (sb_worker *worker = pool->workers; worker != NULL; worker = worker->next_of_pool) {
+        if (!sb_worker_takes(worker)) continue;
         sb_balance_remove(&worker->peer.node);
         sb_worker_unready(worker);
         greet(bus, worker);
@@ -132,6 +136,8 @@ static void accepted(stdio_bus_t *bus, sb_worker *worker, sb_span result)
     sb_buf text = {0};
     bool ok = true;
     if (hello->result.len == 0) ok = sb_buf_append(&hello->result, result.ptr, result.len);
+    /* One that is ending has answered for the others. */
+    if (ok && worker->in.fd < 0) return;
     if (hello->protocol == SB_PROTOCOL_MCP) {
         ok = ok && sb_protocol_put_initialized(&text) && sb_dispatch_put(bus, worker, &text);
     }
@@ -144,6 +150,13 @@ static void accepted(stdio_bus_t *bus, sb_worker *worker, sb_span result)
     }
 }
 
+/* It has answered what is no longer asked: there may be another initialize by now. */
+static void go_on(stdio_bus_t *bus, sb_worker *worker)
+{
+    worker->hello = 0;
+    if (!sb_handshake_begin(bus, worker)) sb_pool_worker_ready(bus, worker);
+}
+
 /* The client whose params these were is told, and the next one may try with its own. */
 static void refused(stdio_bus_t *bus, sb_worker *worker, const sb_envelope *envelope, sb_span frame)
 {
@@ -154,7 +167,6 @@ static void refused(stdio_bus_t *bus, sb_worker *worker, const sb_envelope *enve
     hello->era = SB_ERA_UNKNOWN;
     hello->round++;
     hello->asker = SB_NONE;
-    worker->hello = 0;
     if (entry != SB_NONE && sb_router_request(router, entry)->serial == hello->serial) {
         sb_peer *client = sb_router_asker(router, sb_router_request(router, entry));
         sb_text original;
@@ -162,7 +174,7 @@ static void refused(stdio_bus_t *bus, sb_worker *worker, const sb_envelope *enve
         sb_dispatch_answer(bus, client, worker, envelope, frame, sb_text_span(&original));
         sb_text_free(&original);
     }
-    sb_pool_worker_ready(bus, worker);
+    go_on(bus, worker);
 }
 
 bool sb_handshake_answered(stdio_bus_t *bus, sb_worker *worker, const sb_envelope *envelope, sb_span frame)
@@ -176,8 +188,7 @@ bool sb_handshake_answered(stdio_bus_t *bus, sb_worker *worker, const sb_envelop
     } else if (is_result) {
         fail(bus, worker, "has accepted what another worker of the pool had refused");
     } else if (!is_current) {
-        worker->hello = 0;
-        if (!sb_handshake_begin(bus, worker)) sb_pool_worker_ready(bus, worker);
+        go_on(bus, worker);
     } else if (hello->result.len == 0 && worker->config->initialize == NULL) {
         refused(bus, worker, envelope, frame);
     } else {
@@ -217,7 +228,7 @@ int sb_handshake_from_client(stdio_bus_t *bus, const sb_message *message)
         if (!set_params(hello, params)) return sb_refuse_message(bus, message, &error, STDIO_BUS_EFULL);
         greet_all(bus, message->pool);
     }
-    status = sb_route_later(bus, message, &request);
+    status = sb_route_later(bus, message, SB_NONE, &request);
     if (first && request != SB_NONE) {
         hello->asker = request;
         hello->serial = sb_router_request(&bus->ctx.router, request)->serial;

@@ -58,17 +58,18 @@ static sb_pool *make_pool(stdio_bus_t *bus, sb_pool_config *config, sb_pool *mod
 
 void sb_pool_release(stdio_bus_t *bus, sb_worker *worker)
 {
+    sb_worker **at = &worker->pool->workers;
+    while (*at != worker) at = &(*at)->next_of_pool;
+    *at = worker->next_of_pool;
     worker->retiring = false;
-    worker->pool->worker_count--;
     worker->pool = NULL;
-    bus->free_slots++;
+    worker->next_of_pool = bus->free_slots;
+    bus->free_slots = worker;
 }
 
 void sb_pool_free(stdio_bus_t *bus, sb_pool *pool)
 {
-    for (size_t i = 0; i < bus->worker_count; i++) {
-        if (bus->workers[i]->pool == pool) sb_pool_release(bus, bus->workers[i]);
-    }
+    while (pool->workers != NULL) sb_pool_release(bus, pool->workers);
     sb_handshake_free(bus, pool);
     sb_queue_free(bus, pool);
     sb_balance_free(&pool->balance);
@@ -91,11 +92,10 @@ sb_pool *sb_pool_named(stdio_bus_t *bus, sb_span id)
 /* A slot that no pool has any more, or a new one. */
 static sb_worker *worker_slot(stdio_bus_t *bus)
 {
-    sb_worker *worker, **workers = bus->workers;
-    for (size_t i = 0; bus->free_slots > 0 && i < bus->worker_count; i++) {
-        if (workers[i]->pool != NULL) continue;
-        bus->free_slots--;
-        return workers[i];
+    sb_worker *worker = bus->free_slots, **workers = bus->workers;
+    if (worker != NULL) {
+        bus->free_slots = worker->next_of_pool;
+        return worker;
     }
     /* The list has room for the next power of two. */
     if ((bus->worker_count & (bus->worker_count - 1)) == 0) {
@@ -111,13 +111,15 @@ static sb_worker *worker_slot(stdio_bus_t *bus)
 
 sb_worker *sb_pool_add_worker(stdio_bus_t *bus, sb_pool *pool)
 {
-    sb_worker *worker = worker_slot(bus);
+    sb_worker *worker = worker_slot(bus), **last = &pool->workers;
     if (worker == NULL) return NULL;
+    while (*last != NULL) last = &(*last)->next_of_pool;
+    *last = worker;
+    worker->next_of_pool = NULL;
     worker->pool = pool;
     worker->config = &pool->config;
     worker->retiring = worker->embedded = false;
     memset(&worker->restarts, 0, sizeof worker->restarts);
-    pool->worker_count++;
     return worker;
 }
 
@@ -134,8 +136,8 @@ sb_pool *sb_pool_new_private(stdio_bus_t *bus, sb_pool *model)
 void sb_pool_start_workers(stdio_bus_t *bus, sb_pool *pool)
 {
     /* A start is a retry that is due at once; what goes wrong with it is treated like any other failed start. */
-    for (size_t i = 0; i < bus->worker_count; i++) {
-        if (bus->workers[i]->pool == pool) sb_worker_retry_at(bus->workers[i], bus->ctx.loop.now, false);
+    for (sb_worker *worker = pool->workers; worker != NULL; worker = worker->next_of_pool) {
+        sb_worker_retry_at(worker, bus->ctx.loop.now, false);
     }
     pool->started = true;
 }
@@ -219,11 +221,9 @@ void sb_pools_free(stdio_bus_t *bus)
     bus->pool_count = bus->worker_count = 0;
 }
 
-bool sb_pool_recovers(const stdio_bus_t *bus, const sb_pool *pool)
+bool sb_pool_recovers(const sb_pool *pool)
 {
-    for (size_t i = 0; i < bus->worker_count; i++) {
-        const sb_worker *worker = bus->workers[i];
-        if (worker->pool != pool) continue;
+    for (const sb_worker *worker = pool->workers; worker != NULL; worker = worker->next_of_pool) {
         if (worker->state == SB_WORKER_STARTING || worker->state == SB_WORKER_BACKOFF) return true;
         /* On its way out, and started again after that. */
         if (worker->state == SB_WORKER_READY && !worker->embedded && worker->config->restart == SB_RESTART_ALWAYS) {
@@ -258,7 +258,8 @@ void sb_pool_worker_ready(stdio_bus_t *bus, sb_worker *worker)
     }
     /* Before anybody hears of it: what has waited comes first. */
     sb_pool_flush_queue(bus, worker->pool, worker->pool);
-    sb_report_worker(bus, STDIO_BUS_EVENT_WORKER_READY, worker, no_text, 0);
+    /* An initialize may have been among it. */
+    if (sb_worker_takes(worker)) sb_report_worker(bus, STDIO_BUS_EVENT_WORKER_READY, worker, no_text, 0);
 }
 
 void sb_pool_worker_stalled(sb_ctx *ctx, sb_worker *worker)
@@ -328,7 +329,7 @@ static void give_up(stdio_bus_t *bus, sb_worker *worker, bool for_good)
         sb_report_worker(bus, STDIO_BUS_EVENT_WORKER_FAILED, worker, sb_span_of("too many restarts"), 0);
         sb_worker_retry_at(worker, due, true);
     }
-    if (pool->balance.count == 0 && !sb_pool_recovers(bus, pool)) sb_pool_fail_queue(bus, pool);
+    if (pool->balance.count == 0 && !sb_pool_recovers(pool)) sb_pool_fail_queue(bus, pool);
 }
 
 /* Whether the policy wants it back after this exit. */
@@ -398,6 +399,7 @@ static void forget_hello(sb_worker *worker)
 void sb_pool_worker_stopped(sb_ctx *ctx, sb_worker *worker)
 {
     stdio_bus_t *bus = sb_bus_of(ctx);
+    sb_pool *pool = worker->pool;
     uint32_t lost;
     forget_hello(worker);
     lost = sb_dispatch_count_unsent(bus, &worker->peer, &worker->sink);
@@ -410,8 +412,10 @@ void sb_pool_worker_stopped(sb_ctx *ctx, sb_worker *worker)
         sb_pool_release(bus, worker);
     } else if (bus->state == STDIO_BUS_STATE_RUNNING) {
         plan_restart(bus, worker);
+        /* What waited for this one in particular need not. */
+        if (pool->balance.count > 0) sb_pool_flush_queue(bus, pool, pool);
     } else {
-        sb_pool_fail_queue(bus, worker->pool);
+        sb_pool_fail_queue(bus, pool);
     }
 }
 

@@ -33,50 +33,80 @@ void sb_queue_free(stdio_bus_t *bus, sb_pool *pool)
     free_items(pool);
 }
 
-static size_t queued_size(size_t session_len, size_t len)
+/* The session it was queued with; absent without one. */
+static sb_span session_of(const sb_queued *item)
 {
-    return sizeof(sb_queued) + session_len + len;
+    static const sb_span none = {NULL, 0};
+    sb_span session = {item->data, item->session_len};
+    return item->session_len != SIZE_MAX ? session : none;
 }
 
-int sb_pool_queue(stdio_bus_t *bus, sb_pool *pool, const sb_sender *sender, sb_span session, sb_span frame, sb_span id,
-                  uint32_t *request)
+static size_t size_of(const sb_queued *item)
 {
-    sb_router *router = &bus->ctx.router;
-    size_t size = queued_size(session.len, frame.len);
-    uint32_t link = sb_router_link(router, sender->peer, &pool->waiting);
-    char wire[SB_WIRE_MAX];
-    sb_queued *item;
-    if (link == SB_NONE || pool->queued_bytes + size > bus->ctx.limits.max_output_queue) return STDIO_BUS_EFULL;
-    if (id.ptr != NULL && router->pending >= bus->ctx.limits.max_pending) return STDIO_BUS_EFULL;
-    item = sb_alloc(size);
-    if (item == NULL) return STDIO_BUS_EFULL;
+    return sizeof(sb_queued) + session_of(item).len + item->len;
+}
+
+/* Whether the request it stands for is not over. */
+static bool is_live(const sb_router *router, const sb_queued *item)
+{
+    return item->request != SB_NONE && sb_router_request(router, item->request)->serial == item->serial;
+}
+
+static sb_queued *make_item(stdio_bus_t *bus, const sb_message *message, sb_span session)
+{
+    sb_queued *item = sb_alloc(sizeof(sb_queued) + session.len + message->frame.len);
+    if (item == NULL) return NULL;
     item->next = NULL;
-    item->due = sender->due;
+    item->due = message->sender->due;
     if (item->due == 0) {
-        item->due = sb_clock_now(&bus->ctx.loop.clock) + (uint64_t)pool->config.init_timeout_sec * 1000u;
+        item->due = sb_clock_now(&bus->ctx.loop.clock) + (uint64_t)message->pool->config.init_timeout_sec * 1000u;
     }
-    item->client = sender->peer->key;
+    item->client = message->sender->peer->key;
     item->request = SB_NONE;
+    item->turn = message->meaning == SB_MEANS_PROMPT;
     item->session_len = session.ptr != NULL ? session.len : SIZE_MAX;
-    item->len = frame.len;
+    item->len = message->frame.len;
     if (session.ptr != NULL) memcpy(item->data, session.ptr, session.len);
-    memcpy(item->data + (session.ptr != NULL ? session.len : 0), frame.ptr, frame.len);
-    if (id.ptr != NULL) {
-        if (sb_router_ask(router, link, SB_DOWN, id, false, SB_NONE, wire, &item->request).ptr == NULL) {
-            sb_free(item);
-            return STDIO_BUS_EFULL;
-        }
-        item->serial = sb_router_request(router, item->request)->serial;
-    }
-    *request = item->request;
+    memcpy(item->data + session.len, message->frame.ptr, message->frame.len);
+    return item;
+}
+
+static void append(stdio_bus_t *bus, sb_pool *pool, sb_queued *item)
+{
     if (pool->tail != NULL) {
         pool->tail->next = item;
     } else {
         pool->head = item;
     }
     pool->tail = item;
-    pool->queued_bytes += size;
+    pool->queued_bytes += size_of(item);
     if (!sb_timer_is_set(&pool->queue_timer)) sb_timer_set(&bus->ctx.loop.timers, &pool->queue_timer, item->due);
+}
+
+int sb_pool_queue(stdio_bus_t *bus, const sb_message *message, uint32_t session, uint32_t *request)
+{
+    sb_router *router = &bus->ctx.router;
+    sb_pool *pool = message->pool;
+    sb_span id = sb_member_value(message->frame, message->envelope->id), name = {NULL, 0};
+    uint32_t link = sb_router_link(router, message->sender->peer, &pool->waiting);
+    char wire[SB_WIRE_MAX];
+    sb_queued *item;
+    if (session != SB_NONE && !sb_router_session_at(router, session)->own) {
+        name = sb_text_span(&sb_router_session_at(router, session)->name);
+    }
+    if (link == SB_NONE) return STDIO_BUS_EFULL;
+    if (message->envelope->kind == SB_KIND_REQUEST && router->pending >= bus->ctx.limits.max_pending) return STDIO_BUS_EFULL;
+    item = make_item(bus, message, name);
+    if (item == NULL) return STDIO_BUS_EFULL;
+    if (pool->queued_bytes + size_of(item) > bus->ctx.limits.max_output_queue ||
+        (message->envelope->kind == SB_KIND_REQUEST &&
+         sb_router_ask(router, link, SB_DOWN, id, false, SB_NONE, wire, &item->request).ptr == NULL)) {
+        sb_free(item);
+        return STDIO_BUS_EFULL;
+    }
+    if (item->request != SB_NONE) item->serial = sb_router_request(router, item->request)->serial;
+    *request = item->request;
+    append(bus, pool, item);
     return STDIO_BUS_OK;
 }
 
@@ -86,9 +116,9 @@ static void on_queue_timer(sb_timer *timer)
     sb_pool *pool = SB_CONTAINER(timer, sb_pool, queue_timer);
     stdio_bus_t *bus = pool->bus;
     sb_error error = sb_error_of(SB_RPC_WORKER_EXITED, "worker_exited", "No worker of the pool became ready in time");
-    /* With a ready worker it was a turn that waited for the one before it. */
+    /* With a ready worker it waited for the turn before it, or for its own worker. */
     if (pool->balance.count > 0) {
-        error = sb_error_of(SB_RPC_OVERLOADED, "overloaded", "The session's cancelled turn has not ended in time");
+        error = sb_error_of(SB_RPC_OVERLOADED, "overloaded", "What the session had to wait for has not ended in time");
     }
     error.pool = pool->config.id;
     error.sent = 0;
@@ -96,10 +126,10 @@ static void on_queue_timer(sb_timer *timer)
         sb_queued *item = pool->head;
         pool->head = item->next;
         if (pool->head == NULL) pool->tail = NULL;
-        pool->queued_bytes -= queued_size(item->session_len != SIZE_MAX ? item->session_len : 0, item->len);
+        pool->queued_bytes -= size_of(item);
         if (item->request == SB_NONE) {
             sb_drop_message(bus, error.message);
-        } else if (sb_router_request(&bus->ctx.router, item->request)->serial == item->serial) {
+        } else if (is_live(&bus->ctx.router, item)) {
             sb_dispatch_fail(bus, item->request, &error, -1, 0);
         }
         sb_free(item);
@@ -111,14 +141,12 @@ static void on_queue_timer(sb_timer *timer)
 static void send_queued(stdio_bus_t *bus, sb_pool *pool, sb_pool *to, const sb_queued *item)
 {
     sb_router *router = &bus->ctx.router;
-    bool has_session = item->session_len != SIZE_MAX;
-    sb_span session = {has_session ? item->data : NULL, has_session ? item->session_len : 0};
+    sb_span session = session_of(item);
     sb_span frame = {item->data + session.len, item->len};
     sb_sender sender = {0};
     sender.peer = sb_router_linked_client(router, item->client, &pool->waiting);
     if (item->request != SB_NONE) {
-        const sb_request *request = sb_router_request(router, item->request);
-        if (request->serial != item->serial) return;
+        if (!is_live(router, item)) return;
         sb_router_end(router, item->request);
     }
     if (sender.peer == NULL) {
@@ -133,7 +161,7 @@ static void send_queued(stdio_bus_t *bus, sb_pool *pool, sb_pool *to, const sb_q
     sb_dispatch_to_pool(bus, &sender, to, frame);
 }
 
-/* Empties the queue; what the host does while it hears of one item can't touch the others. */
+/* Takes everything out of the queue, so that whatever happens while one item is dealt with can't touch the others. */
 static sb_queued *take_all(stdio_bus_t *bus, sb_pool *pool)
 {
     sb_queued *first = pool->head;
@@ -143,15 +171,46 @@ static sb_queued *take_all(stdio_bus_t *bus, sb_pool *pool)
     return first;
 }
 
-void sb_pool_flush_queue(stdio_bus_t *bus, sb_pool *pool, sb_pool *to)
+/* The same with what is queued for one session, or just with its turns. */
+static sb_queued *take_session(sb_pool *pool, sb_span session, bool only_turns)
 {
-    sb_queued *item = take_all(bus, pool);
+    sb_queued *first = NULL, **last = &first, **at = &pool->head;
+    pool->tail = NULL;
+    while (*at != NULL) {
+        sb_queued *item = *at;
+        bool taken = (item->turn || !only_turns) && session_of(item).ptr != NULL && sb_span_eq(session_of(item), session);
+        if (!taken) {
+            pool->tail = item;
+            at = &item->next;
+            continue;
+        }
+        *at = item->next;
+        item->next = NULL;
+        pool->queued_bytes -= size_of(item);
+        *last = item;
+        last = &item->next;
+    }
+    return first;
+}
+
+static void send_all(stdio_bus_t *bus, sb_pool *pool, sb_pool *to, sb_queued *item)
+{
     while (item != NULL) {
         sb_queued *next = item->next;
         send_queued(bus, pool, to, item);
         sb_free(item);
         item = next;
     }
+}
+
+void sb_pool_flush_queue(stdio_bus_t *bus, sb_pool *pool, sb_pool *to)
+{
+    send_all(bus, pool, to, take_all(bus, pool));
+}
+
+void sb_pool_flush_session(stdio_bus_t *bus, sb_pool *pool, sb_span session)
+{
+    send_all(bus, pool, pool, take_session(pool, session, false));
 }
 
 void sb_pool_fail_queue(stdio_bus_t *bus, sb_pool *pool)
@@ -173,38 +232,20 @@ void sb_pool_fail_queue(stdio_bus_t *bus, sb_pool *pool)
     }
 }
 
-/* Whether it is a turn of this session. */
-static bool is_turn_of(stdio_bus_t *bus, const sb_queued *item, sb_span session)
-{
-    sb_span frame = {item->data + (item->session_len != SIZE_MAX ? item->session_len : 0), item->len}, token;
-    sb_envelope envelope;
-    sb_envelope_scan(frame, &envelope);
-    if (sb_protocol_client_means(SB_PROTOCOL_ACP, sb_member_value(frame, envelope.method)) != SB_MEANS_PROMPT) return false;
-    token = sb_protocol_session(sb_member_value(frame, envelope.params));
-    return token.ptr != NULL && sb_span_eq(sb_plain_text(bus, token), session);
-}
-
-/* A live turn of this session that waits in the queue, or SB_NONE. */
-static uint32_t find_held(stdio_bus_t *bus, const sb_pool *pool, sb_span session)
-{
-    const sb_router *router = &bus->ctx.router;
-    for (const sb_queued *item = pool->head; item != NULL; item = item->next) {
-        if (item->request == SB_NONE || sb_router_request(router, item->request)->serial != item->serial) continue;
-        if (is_turn_of(bus, item, session)) return item->request;
-    }
-    return SB_NONE;
-}
-
-void sb_pool_end_held(stdio_bus_t *bus, sb_pool *pool, sb_span session)
+void sb_pool_end_turns(stdio_bus_t *bus, sb_pool *pool, sb_span session)
 {
     sb_router *router = &bus->ctx.router;
-    uint32_t entry;
-    /* From the beginning each time: a client that can't take the answer is closed, and the queue may change. */
-    while ((entry = find_held(bus, pool, session)) != SB_NONE) {
-        sb_peer *client = sb_router_asker(router, sb_router_request(router, entry));
-        sb_text id;
-        sb_router_end_take(router, entry, &id);
-        sb_deliver_result(bus, client, sb_text_span(&id), sb_span_of("{\"stopReason\":\"cancelled\"}"));
-        sb_text_free(&id);
+    sb_queued *item = take_session(pool, session, true);
+    while (item != NULL) {
+        sb_queued *next = item->next;
+        if (is_live(router, item)) {
+            sb_peer *client = sb_router_asker(router, sb_router_request(router, item->request));
+            sb_text id;
+            sb_router_end_take(router, item->request, &id);
+            sb_deliver_result(bus, client, sb_text_span(&id), sb_span_of("{\"stopReason\":\"cancelled\"}"));
+            sb_text_free(&id);
+        }
+        sb_free(item);
+        item = next;
     }
 }

@@ -75,9 +75,7 @@ void sb_pool_retire(stdio_bus_t *bus, sb_pool *pool)
     pool->end_due = now + (uint64_t)bus->ctx.limits.drain_timeout_sec * 1000u;
     pool->next = bus->retired;
     bus->retired = pool;
-    for (size_t i = 0; i < bus->worker_count; i++) {
-        sb_worker *worker = bus->workers[i];
-        if (worker->pool != pool) continue;
+    for (sb_worker *worker = pool->workers; worker != NULL; worker = worker->next_of_pool) {
         end_idle_sessions(bus, worker);
         sb_balance_remove(&worker->peer.node);
         worker->retiring = true;
@@ -166,19 +164,22 @@ static void end_worker(stdio_bus_t *bus, sb_worker *worker, uint64_t timeout_ms)
     sb_pool_release(bus, worker);
 }
 
-void sb_reload_progress(stdio_bus_t *bus)
+static void end_workers(stdio_bus_t *bus, sb_pool *pool)
 {
-    uint64_t now = bus->ctx.loop.now;
-    for (size_t i = 0; i < bus->worker_count; i++) {
-        sb_worker *worker = bus->workers[i];
-        if (!worker->retiring) continue;
-        if (worker->peer.pending == 0 || worker->pool->end_due <= now || !sb_worker_runs(worker)) {
+    for (sb_worker *worker = pool->workers, *next; worker != NULL; worker = next) {
+        next = worker->next_of_pool;
+        if (worker->peer.pending == 0 || pool->end_due <= bus->ctx.loop.now || !sb_worker_runs(worker)) {
             end_worker(bus, worker, RETIRE_GRACE_MS);
         }
     }
+}
+
+void sb_reload_progress(stdio_bus_t *bus)
+{
+    for (sb_pool *pool = bus->retired; pool != NULL; pool = pool->next) end_workers(bus, pool);
     for (sb_pool **at = &bus->retired; *at != NULL;) {
         sb_pool *pool = *at;
-        if (pool->worker_count == 0 && pool->copies == 0) {
+        if (pool->workers == NULL && pool->copies == 0) {
             *at = pool->next;
             sb_router_end_sessions(&bus->ctx.router, pool->key);
             sb_pool_free(bus, pool);

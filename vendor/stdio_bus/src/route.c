@@ -183,12 +183,11 @@ static bool is_emptier(const sb_peer *a, const sb_peer *b, bool made)
 }
 
 /* The ready worker with the fewest sessions. NULL: none is ready. */
-static sb_worker *emptiest_worker(stdio_bus_t *bus, const sb_pool *pool, bool made)
+static sb_worker *emptiest_worker(const sb_pool *pool, bool made)
 {
     sb_worker *best = NULL;
-    for (size_t i = 0; i < bus->worker_count; i++) {
-        sb_worker *worker = bus->workers[i];
-        if (worker->pool != pool || worker->peer.node.balance == NULL) continue;
+    for (sb_worker *worker = pool->workers; worker != NULL; worker = worker->next_of_pool) {
+        if (worker->peer.node.balance == NULL) continue;
         if (best == NULL || is_emptier(&worker->peer, &best->peer, made)) best = worker;
     }
     return best;
@@ -200,10 +199,12 @@ static sb_worker *find_worker(stdio_bus_t *bus, sb_pool *pool, uint32_t session,
     sb_worker *worker = session_worker(bus, session);
     sb_balance_node *node;
     if (worker != NULL && sb_worker_takes(worker)) return worker;
+    /* Nobody else knows it. */
+    if (worker != NULL && sb_router_session_at(&bus->ctx.router, session)->created) return NULL;
     if (meaning == SB_MEANS_NEW_SESSION || meaning == SB_MEANS_LOAD_SESSION) {
-        worker = emptiest_worker(bus, pool, true);
+        worker = emptiest_worker(pool, true);
     } else if (session != SB_NONE && sb_router_session_at(&bus->ctx.router, session)->own) {
-        worker = emptiest_worker(bus, pool, false);
+        worker = emptiest_worker(pool, false);
     } else {
         node = sb_balance_pick(&pool->balance);
         worker = node != NULL ? SB_CONTAINER(SB_CONTAINER(node, sb_peer, node), sb_worker, peer) : NULL;
@@ -316,14 +317,13 @@ static int to_worker(stdio_bus_t *bus, const sb_message *message, sb_worker *wor
     return refuse_overloaded(bus, message, "Out of memory", STDIO_BUS_EFULL);
 }
 
-int sb_route_later(stdio_bus_t *bus, const sb_message *message, uint32_t *request)
+int sb_route_later(stdio_bus_t *bus, const sb_message *message, uint32_t session, uint32_t *request)
 {
     sb_pool *pool = message->pool;
     sb_error error = sb_error_of(SB_RPC_WORKER_EXITED, "worker_exited", "The pool has no running worker");
     int status = STDIO_BUS_ERR_WORKER;
-    if (pool->balance.count > 0 || sb_pool_recovers(bus, pool)) {
-        status = sb_pool_queue(bus, pool, message->sender, session_name(bus, message), message->frame,
-                               sb_member_value(message->frame, message->envelope->id), request);
+    if (pool->balance.count > 0 || sb_pool_recovers(pool)) {
+        status = sb_pool_queue(bus, message, session, request);
         if (status == STDIO_BUS_OK) return STDIO_BUS_OK;
         return refuse_overloaded(bus, message, "The pool's queue is full", status);
     }
@@ -332,9 +332,8 @@ int sb_route_later(stdio_bus_t *bus, const sb_message *message, uint32_t *reques
     return sb_refuse_message(bus, message, &error, status);
 }
 
-/* Why a message can't be queued for this worker just now; NULL if it can. */
-static const char *no_room(const stdio_bus_t *bus, const sb_worker *worker, uint32_t link, const sb_envelope *envelope,
-                           size_t len)
+const char *sb_no_room(const stdio_bus_t *bus, const sb_worker *worker, uint32_t link, const sb_envelope *envelope,
+                       size_t len)
 {
     const sb_limits *limits = &bus->ctx.limits;
     size_t queued = worker->sink.outbox.bytes, own = sb_router_link_at(&bus->ctx.router, link)->queued;
@@ -363,14 +362,13 @@ static int send_in_session(stdio_bus_t *bus, const sb_message *message, uint32_t
     sb_worker *worker;
     uint32_t link, request;
     const char *reason;
-    bool held = message->meaning == SB_MEANS_PROMPT && session != SB_NONE &&
-                sb_router_session_at(router, session)->ending != SB_NONE;
-    /* The turn before it has been cancelled, but has not ended yet. */
-    if (held) return sb_route_later(bus, message, &request);
+    bool speaks = message->meaning == SB_MEANS_PROMPT || message->meaning == SB_MEANS_LOAD_SESSION;
+    /* The turn before it has been cancelled, but has not ended yet: what is said in the session is still that turn's. */
+    if (speaks && session != SB_NONE && sb_router_session_at(router, session)->ending != SB_NONE) return sb_route_later(bus, message, session, &request);
     worker = find_worker(bus, message->pool, session, message->meaning);
-    if (worker == NULL) return sb_route_later(bus, message, &request);
+    if (worker == NULL) return sb_route_later(bus, message, session, &request);
     link = sb_router_link(router, message->sender->peer, &worker->peer);
-    reason = link == SB_NONE ? "Out of memory" : no_room(bus, worker, link, message->envelope, message->frame.len);
+    reason = link == SB_NONE ? "Out of memory" : sb_no_room(bus, worker, link, message->envelope, message->frame.len);
     if (reason == NULL) {
         take_session(router, message, session);
         return to_worker(bus, message, worker, link, session);
@@ -380,10 +378,20 @@ static int send_in_session(stdio_bus_t *bus, const sb_message *message, uint32_t
 }
 
 /* A cancelled turn that has not begun ends as it would have, had it begun [ACP Prompt Turn: Cancellation]. */
-static void cancel_held_turns(stdio_bus_t *bus, const sb_message *message, uint32_t session)
+static void end_queued_turns(stdio_bus_t *bus, const sb_message *message)
 {
-    if (session == SB_NONE || sb_router_session_at(&bus->ctx.router, session)->ending == SB_NONE) return;
-    sb_pool_end_held(bus, message->pool, sb_text_span(&sb_router_session_at(&bus->ctx.router, session)->name));
+    sb_span token = sb_protocol_session(sb_member_value(message->frame, message->envelope->params)), name = {NULL, 0};
+    if (message->pool->head != NULL && token.ptr != NULL) name = sb_plain_text(bus, token);
+    if (name.ptr != NULL) sb_pool_end_turns(bus, message->pool, name);
+}
+
+/* Whether the session is the one that the worker knows by this name, so that a prompt is a turn of it. */
+static bool is_named(stdio_bus_t *bus, const sb_message *message, uint32_t session)
+{
+    sb_span token = sb_protocol_session(sb_member_value(message->frame, message->envelope->params)), name;
+    if (session == SB_NONE || sb_router_session_at(&bus->ctx.router, session)->own || token.ptr == NULL) return false;
+    name = sb_plain_text(bus, token);
+    return name.ptr != NULL && sb_span_eq(name, sb_text_span(&sb_router_session_at(&bus->ctx.router, session)->name));
 }
 
 static int refuse_stateless(stdio_bus_t *bus, const sb_message *message)
@@ -398,6 +406,11 @@ static int refuse_stateless(stdio_bus_t *bus, const sb_message *message)
 static int send_to_pool(stdio_bus_t *bus, sb_message *message)
 {
     uint32_t session;
+    if (message->pool->config.exclusive && message->pool->model == NULL) {
+        sb_pool *own = sb_exclusive_take(bus, message->pool, message->sender->peer);
+        if (own == NULL) return refuse_overloaded(bus, message, "Every worker of the pool is taken", STDIO_BUS_EFULL);
+        message->pool = own;
+    }
     find_meaning(message);
     if (message->sender->conn != NULL && sb_issues_ids(message->pool)) message->sender->conn->leaves_at_eof = true;
     switch (message->meaning) {
@@ -414,10 +427,15 @@ static int send_to_pool(stdio_bus_t *bus, sb_message *message)
         return STDIO_BUS_OK;
     default: break;
     }
+    /* First: who can't take the answer is closed, and with a client may go more than a session. */
+    if (message->meaning == SB_MEANS_CANCEL_TURN) end_queued_turns(bus, message);
     if (!find_session(bus, message, &session)) {
         return refuse_overloaded(bus, message, "Too many sessions", STDIO_BUS_EFULL);
     }
-    if (message->meaning == SB_MEANS_CANCEL_TURN) cancel_held_turns(bus, message, session);
+    if (message->meaning == SB_MEANS_PROMPT && message->pool->hello.protocol == SB_PROTOCOL_ACP &&
+        !is_named(bus, message, session)) {
+        message->meaning = SB_MEANS_NOTHING;
+    }
     return send_in_session(bus, message, session);
 }
 
@@ -439,11 +457,6 @@ int sb_route(stdio_bus_t *bus, const sb_sender *sender, const sb_envelope *envel
         bus->stats.routing_errors++;
         error.sent = 0;
         return sb_refuse_message(bus, &message, &error, STDIO_BUS_ERR_ROUTING);
-    }
-    if (message.pool->config.exclusive && message.pool->model == NULL) {
-        sb_pool *own = sb_exclusive_take(bus, message.pool, sender->peer);
-        if (own == NULL) return refuse_overloaded(bus, &message, "Every worker of the pool is taken", STDIO_BUS_EFULL);
-        message.pool = own;
     }
     return send_to_pool(bus, &message);
 }

@@ -56,7 +56,7 @@ void sb_peer_init(sb_router *router, sb_peer *peer, bool worker)
     memset(peer, 0, sizeof *peer);
     peer->key = ++router->last_key;
     peer->worker = worker;
-    peer->links = peer->last_link = peer->busy_links = peer->sessions = peer->owned = SB_NONE;
+    peer->links = peer->last_link = peer->busy_links = peer->next_link = peer->sessions = peer->owned = SB_NONE;
     peer->tombs.head = peer->tombs.tail = SB_NONE;
 }
 
@@ -180,6 +180,7 @@ static void link_drop(sb_router *router, uint32_t entry)
         link->worker->links = link->next_of_worker;
     }
     if (link->client->last_link == entry) link->client->last_link = SB_NONE;
+    if (link->worker->next_link == entry) link->worker->next_link = link->next_of_worker;
     link->client_key = 0;
     sb_index_remove(&router->by_pair, pair_hash(router, link->client->key, link->worker->key), entry);
     sb_slab_give(&router->links, entry);
@@ -277,14 +278,11 @@ uint32_t sb_router_asked(const sb_router *router, const sb_peer *asker, sb_span 
         const sb_request *request = sb_router_request(router, entry);
         if (sb_router_asker(router, request) == asker && sb_span_eq(sb_text_span(&request->id), id)) return entry;
     }
-    for (uint32_t l = asker->links; l != SB_NONE;) {
-        const sb_link *link = sb_router_link_at(router, l);
-        entry = sb_router_answered(router, asker->worker ? link->client : link->worker, id);
-        if (entry != SB_NONE) {
-            const sb_request *request = sb_router_request(router, entry);
-            if (request->link == l && request->issued == 0) return entry;
-        }
-        l = asker->worker ? link->next_of_worker : link->next_of_client;
+    /* What a client's own id stands for on the wire: it may be with any of its workers. */
+    for (uint32_t l = asker->worker ? SB_NONE : asker->links; l != SB_NONE; l = sb_router_link_at(router, l)->next_of_client) {
+        entry = sb_router_answered(router, sb_router_link_at(router, l)->worker, id);
+        if (entry == SB_NONE) continue;
+        if (sb_router_request(router, entry)->link == l && sb_router_request(router, entry)->issued == 0) return entry;
     }
     return SB_NONE;
 }
@@ -370,6 +368,12 @@ static void attach(sb_router *router, uint32_t entry, uint32_t link_entry, sb_di
     load_changed(sb_router_request(router, entry)->holder);
 }
 
+/* Whether a live request is found by who asked it. Those of clients under their own ids are not: there are many. */
+static bool has_origin(const sb_request *request)
+{
+    return request->issued != 0 || request->up;
+}
+
 static bool opens_session(uint32_t meaning)
 {
     return meaning == SB_MEANS_NEW_SESSION || meaning == SB_MEANS_LOAD_SESSION;
@@ -397,7 +401,7 @@ static void detach(sb_router *router, uint32_t entry)
     sb_router_asker(router, request)->asked--;
     request->holder->pending--;
     if (direction == SB_DOWN) router->pending--;
-    if (request->issued != 0) sb_index_remove(&router->by_origin, request->origin_hash, entry);
+    if (has_origin(request)) sb_index_remove(&router->by_origin, request->origin_hash, entry);
     request->link = SB_NONE;
 }
 
@@ -435,10 +439,12 @@ sb_span sb_router_ask(sb_router *router, uint32_t link_entry, sb_direction direc
     if (issue) {
         token = issue_number(router, holder, wire, &hash);
         request->issued = holder->issued;
-        request->origin_hash = origin_hash(router, asker, id);
-        sb_index_insert(&router->by_origin, request->origin_hash, entry);
     } else {
         token = sb_text_span(&request->id);
+    }
+    if (has_origin(request)) {
+        request->origin_hash = origin_hash(router, asker, id);
+        sb_index_insert(&router->by_origin, request->origin_hash, entry);
     }
     request->wire_hash = hash;
     sb_index_insert(&router->by_wire, hash, entry);

@@ -29,6 +29,7 @@ typedef struct {
     uint32_t links;        /* first link */
     uint32_t last_link;    /* the link used last, a short cut */
     uint32_t busy_links;   /* workers: first link with requests to answer */
+    uint32_t next_link;    /* workers: of a walk over its links, which may be dropped meanwhile, the one to come */
     uint32_t sessions;     /* workers: first session bound here */
     uint32_t owned;        /* clients: first session that belongs to it */
     uint32_t session_count;
@@ -116,7 +117,7 @@ typedef struct {
     sb_slab notes;
     sb_index by_pair;   /* (client, worker) -> link */
     sb_index by_wire;   /* (holder, id on the wire) -> request */
-    sb_index by_origin; /* (asker, own id) -> request, where the bus made up the id on the wire */
+    sb_index by_origin; /* (asker, own id) -> request, where the wire has another id, or a worker asks */
     sb_index by_name;   /* (pool, name) -> session */
     sb_index by_note;   /* request -> note */
     sb_session_list idle; /* sessions that may be ended any time, by last use */

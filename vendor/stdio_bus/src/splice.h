@@ -32,7 +32,8 @@ void sb_splice_replace_at(sb_edits *edits, sb_span frame, sb_span value, sb_span
 /*
  * Puts the value of the root member "_ext", which must be present, into
  * params._meta["stdio_bus/ext"], making what is missing of that; where params
- * or _meta are no objects it goes nowhere. To be called before
+ * or _meta are no objects it goes nowhere. The frame must have a method, so
+ * that a member is left behind what is inserted. To be called before
  * sb_splice_drop_routing, which drops the member itself. Needs room for three.
  */
 void sb_splice_move_ext(sb_edits *edits, sb_span frame, const sb_envelope *envelope);

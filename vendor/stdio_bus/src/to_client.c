@@ -78,10 +78,13 @@ static void fail_answered(stdio_bus_t *bus, sb_worker *worker, sb_span id, sb_er
 /* What nobody waits for any more. A turn that ends here may have another one wait for it. */
 static void swallow(stdio_bus_t *bus, sb_worker *worker, uint32_t entry)
 {
-    bool turn = sb_router_request(&bus->ctx.router, entry)->session != SB_NONE;
-    sb_router_end(&bus->ctx.router, entry);
+    sb_router *router = &bus->ctx.router;
+    uint32_t session = sb_router_request(router, entry)->session;
+    sb_router_end(router, entry);
     bus->more.late_answers++;
-    if (turn) sb_pool_flush_queue(bus, worker->pool, worker->pool);
+    if (session != SB_NONE) {
+        sb_pool_flush_session(bus, worker->pool, sb_text_span(&sb_router_session_at(router, session)->name));
+    }
 }
 
 static void lose_response(stdio_bus_t *bus, sb_worker *worker, sb_span id)
@@ -226,13 +229,13 @@ static bool find_client(stdio_bus_t *bus, message *m)
     return sb_router_session_at(&bus->ctx.router, m->session)->ending == SB_NONE;
 }
 
-static void deliver(stdio_bus_t *bus, const message *m, sb_peer *client, sb_span new_id)
+static bool deliver(stdio_bus_t *bus, const message *m, sb_peer *client, sb_span new_id)
 {
     sb_delivery delivery = delivery_of(m->worker, m->envelope, m->frame);
     delivery.request = m->request;
     delivery.new_id = new_id;
     if (m->edits.count > 0) delivery.edits = &m->edits;
-    sb_deliver(bus, client, &delivery);
+    return sb_deliver(bus, client, &delivery);
 }
 
 static void deliver_request(stdio_bus_t *bus, message *m)
@@ -243,7 +246,8 @@ static void deliver_request(stdio_bus_t *bus, message *m)
     sb_conn *conn = m->client != NULL ? sb_conn_of(bus, m->client) : NULL;
     char wire[SB_WIRE_MAX];
     uint32_t entry, link = SB_NONE;
-    if (wanted && m->client != NULL && (conn == NULL || !conn->eof)) link = sb_router_link(router, m->client, &m->worker->peer);
+    if (m->client == NULL || (conn != NULL && conn->eof) || m->worker->peer.asked >= bus->ctx.limits.max_pending) wanted = false;
+    if (wanted) link = sb_router_link(router, m->client, &m->worker->peer);
     if (link != SB_NONE) token = sb_router_ask(router, link, SB_UP, id, issue, m->session, wire, &entry);
     if (token.ptr == NULL) {
         bus->more.unattributed_frames++;
@@ -254,13 +258,13 @@ static void deliver_request(stdio_bus_t *bus, message *m)
     if (conn != NULL) sb_router_request(router, entry)->at = conn->sink.queued;
     sb_router_mean(router, entry, m->meaning);
     if (sb_router_request(router, entry)->issued != 0) sb_splice_replace(&m->edits, m->envelope->id, token);
-    progress = issue ? sb_protocol_asked_token(sb_protocol_meta(m->params)) : id;
+    progress = sb_protocol_asked_token(sb_protocol_meta(m->params));
     /* Without memory for it the worker hears nothing of progress, which it has to cope with anyway. */
     if (issue && progress.ptr != NULL && sb_router_note(router, entry, progress)) {
         sb_splice_replace_at(&m->edits, m->frame, progress, token);
     }
-    /* If it can't be delivered, its client is closed, and that declines it. */
-    deliver(bus, m, m->client, token);
+    /* A client to which it can't be delivered is closed, and that declines it. */
+    if (!deliver(bus, m, m->client, token) && conn == NULL) sb_dispatch_decline_asked(bus, entry);
 }
 
 /* A worker no longer wants to know what it had asked. False if it had asked nothing of that name. */
@@ -279,16 +283,16 @@ static bool deliver_cancel(stdio_bus_t *bus, message *m)
     return true;
 }
 
-/* To every client of the worker. One that can't take it is closed, and with it goes its own link only. */
+/* To every client of the worker. One that can't take it is closed, and what the host does then may close others. */
 static void deliver_to_all(stdio_bus_t *bus, const message *m)
 {
-    sb_router *router = &bus->ctx.router;
     static const sb_span none = {NULL, 0};
-    uint32_t entry = m->worker->peer.links;
-    while (entry != SB_NONE) {
-        sb_peer *client = sb_router_link_at(router, entry)->client;
-        entry = sb_router_link_at(router, entry)->next_of_worker;
-        if (client != &bus->host || !bus->no_host) deliver(bus, m, client, none);
+    sb_peer *peer = &m->worker->peer;
+    peer->next_link = peer->links;
+    while (peer->next_link != SB_NONE) {
+        const sb_link *link = sb_router_link_at(&bus->ctx.router, peer->next_link);
+        peer->next_link = link->next_of_worker;
+        if (link->client != &bus->host || !bus->no_host) deliver(bus, m, link->client, none);
     }
 }
 

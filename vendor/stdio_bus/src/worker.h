@@ -28,6 +28,7 @@ struct sb_worker {
     sb_ctx *ctx;
     const sb_pool_config *config; /* the pool's */
     sb_pool *pool; /* NULL: a slot that no pool has now */
+    sb_worker *next_of_pool; /* or the next such slot */
     int id;
     bool retiring; /* to be stopped once it has answered everything */
     sb_worker_state state;

@@ -284,6 +284,74 @@ static void a_turn_does_not_wait_for_ever(void)
     finish(bus);
 }
 
+static void a_prompt_of_no_session_that_the_agent_knows_is_cancelled_by_its_id(void)
+{
+    stdio_bus_t *bus = start(ACP, 0);
+    int one = connect_pair(bus), two = connect_pair(bus);
+    lands(bus, one, "{\"id\":7,\"method\":\"session/prompt\",\"params\":{}}", played,
+          "{\"id\":1,\"method\":\"session/prompt\",\"params\":{}}");
+    lands(bus, two, "{\"id\":7,\"method\":\"session/prompt\",\"params\":{\"sessionId\":\"a\"},\"sessionId\":\"mine\"}", played,
+          PROMPT("2", "a"));
+    close(one);
+    CHECK_STR(worker_reads(bus), "{\"jsonrpc\":\"2.0\",\"method\":\"$/cancel_request\",\"params\":{\"requestId\":1}}");
+    close(two);
+    CHECK_STR(worker_reads(bus), "{\"jsonrpc\":\"2.0\",\"method\":\"$/cancel_request\",\"params\":{\"requestId\":2}}");
+    finish(bus);
+}
+
+static void a_turn_does_not_wait_for_an_agent_that_is_gone(void)
+{
+    stdio_bus_t *bus = start(ACP, 0);
+    worker_t other = embed(bus, "p");
+    int one = connect_pair(bus), two = connect_pair(bus);
+    opens(bus, one, played, "1", "a");
+    lands(bus, one, PROMPT("1", "a"), played, PROMPT("2", "a"));
+    close(one);
+    CHECK_STR(worker_reads(bus), CANCEL("a"));
+    tells(two, PROMPT("5", "a"));
+    STEP_UNTIL(bus, stdio_bus_pending_count(bus) == 1);
+    goes(played);
+    /* It knows nothing of that session, and says so. */
+    CHECK_STR(reads(bus, other), PROMPT("1", "a"));
+    finish(bus);
+}
+
+static void a_session_is_loaded_behind_the_turn_that_was_cancelled(void)
+{
+    stdio_bus_t *bus = start(ACP, 0);
+    int one = connect_pair(bus), two = connect_pair(bus);
+    opens(bus, one, played, "1", "a");
+    lands(bus, one, PROMPT("1", "a"), played, PROMPT("2", "a"));
+    close(one);
+    CHECK_STR(worker_reads(bus), CANCEL("a"));
+    tells(two, "{\"id\":5,\"method\":\"session/load\",\"params\":{\"sessionId\":\"a\"}}");
+    STEP_UNTIL(bus, stdio_bus_pending_count(bus) == 1);
+    worker_says(UPDATE("a") "{\"id\":2,\"result\":{\"stopReason\":\"cancelled\"}}\n");
+    CHECK_STR(worker_reads(bus), "{\"id\":3,\"method\":\"session/load\",\"params\":{\"sessionId\":\"a\"}}");
+    worker_says(UPDATE("a") "{\"id\":3,\"result\":{}}\n");
+    client_hears(bus, two, UPDATE("a"));
+    client_hears(bus, two, "{\"id\":5,\"result\":{}}\n");
+    finish(bus);
+}
+
+static void a_session_is_never_given_to_another_agent(void)
+{
+    stdio_bus_t *bus = start(ACP, 0);
+    worker_t other = embed(bus, "p");
+    int client = connect_pair(bus);
+    opens(bus, client, played, "1", "a");
+    /* A handshake that comes late: both agents are in the middle of it, and the other one is done first. */
+    tells(client, INITIALIZE("1"));
+    CHECK_STR(worker_reads(bus), INITIALIZE("2"));
+    CHECK_STR(reads(bus, other), INITIALIZE("1"));
+    tells(client, PROMPT("2", "a"));
+    says(other, ANSWER("1", "{}"));
+    client_hears(bus, client, ANSWER("1", "{}"));
+    worker_says(ANSWER("2", "{}"));
+    CHECK_STR(worker_reads(bus), PROMPT("3", "a"));
+    finish(bus);
+}
+
 static void other_requests_are_cancelled_by_their_id_and_still_answered(void)
 {
     stdio_bus_t *bus = start(ACP, 0);
@@ -316,6 +384,10 @@ static const sb_test tests[] = {
     TEST(a_turn_that_the_host_gives_up_withdraws_its_questions),
     TEST(a_turn_that_waits_and_is_cancelled_ends_as_cancelled),
     TEST(a_turn_does_not_wait_for_ever),
+    TEST(a_prompt_of_no_session_that_the_agent_knows_is_cancelled_by_its_id),
+    TEST(a_turn_does_not_wait_for_an_agent_that_is_gone),
+    TEST(a_session_is_loaded_behind_the_turn_that_was_cancelled),
+    TEST(a_session_is_never_given_to_another_agent),
     TEST(other_requests_are_cancelled_by_their_id_and_still_answered),
 };
 

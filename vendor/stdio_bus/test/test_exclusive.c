@@ -144,6 +144,18 @@ static void after_a_reload_a_client_goes_on_with_a_new_worker(void)
     finish(bus);
 }
 
+static void what_waits_for_a_shared_worker_goes_to_an_own_one_after_a_reload(void)
+{
+    stdio_bus_t *bus = start_exclusive(LIMITED("{\"id\":\"p\",\"command\":\"false\"}", "\"max_restarts\":1000"));
+    int client = connect_pair(bus);
+    STEP_UNTIL(bus, worker_info(bus, 0).state == STDIO_BUS_WORKER_BACKOFF);
+    client_says(client, ASK);
+    STEP_UNTIL(bus, stdio_bus_pending_count(bus) == 1);
+    CHECK(stdio_bus_reload(bus, NULL, EXCLUSIVE("2", "")) == STDIO_BUS_OK);
+    CHECK(hears_pid(bus, client) > 0);
+    finish(bus);
+}
+
 static void a_program_that_cannot_be_executed_fails_the_start(void)
 {
     stdio_bus_t *bus = create(POOLS("{\"id\":\"p\",\"command\":\"/no/such/program\",\"clients\":\"exclusive\"}"), 0);
@@ -171,6 +183,7 @@ static const sb_test tests[] = {
     TEST(a_worker_that_dies_is_replaced_for_its_client),
     TEST(what_a_worker_says_belongs_to_its_client),
     TEST(after_a_reload_a_client_goes_on_with_a_new_worker),
+    TEST(what_waits_for_a_shared_worker_goes_to_an_own_one_after_a_reload),
     TEST(a_program_that_cannot_be_executed_fails_the_start),
     TEST(an_embedded_worker_belongs_to_no_such_pool),
 };

@@ -501,6 +501,50 @@ static void the_host_is_told_what_belongs_to_which_request(void)
     finish(bus);
 }
 
+/* ---- bounds ----------------------------------------------------------------------------------- */
+
+#define NARROW(more) LIMITED(DEAD_WITH("p", "\"protocol\":\"mcp\""), "\"max_output_queue\":65536" more)
+
+static void what_names_a_request_again_and_again_does_not_pile_up(void)
+{
+    stdio_bus_t *bus = start(NARROW(""), 0);
+    int client = connect_pair(bus);
+    lands(bus, client, "{\"id\":0,\"method\":\"m\"}", played, "{\"id\":1,\"method\":\"m\"}");
+    for (int i = 0; i < 4000; i++) {
+        tells(client, "{\"method\":\"$/cancel_request\",\"params\":{\"requestId\":0}}");
+        if (i % 100 == 0) CHECK(stdio_bus_step(bus, 0) >= 0);
+        seen.events = 0;
+    }
+    STEP_UNTIL(bus, ext_stats(bus).dropped_frames > 0);
+    CHECK(ext_stats(bus).outbox_bytes <= 65536);
+    finish(bus);
+}
+
+static void what_a_worker_is_refused_does_not_pile_up_when_it_does_not_read(void)
+{
+    stdio_bus_t *bus = start(NARROW(""), 0);
+    for (int i = 0; i < 4000; i++) {
+        worker_says("{\"id\":0,\"method\":\"m\",\"params\":{\"_meta\":{\"io.modelcontextprotocol/subscriptionId\":5}}}\n");
+        if (i % 100 == 0) CHECK(stdio_bus_step(bus, 0) >= 0);
+        seen.events = 0;
+    }
+    STEP_UNTIL(bus, ext_stats(bus).dropped_frames > 0);
+    CHECK(ext_stats(bus).outbox_bytes <= 65536);
+    finish(bus);
+}
+
+static void a_worker_may_ask_no_more_at_once_than_may_be_pending(void)
+{
+    stdio_bus_t *bus = start(NARROW(",\"max_pending\":2"), 0);
+    int client = connect_pair(bus);
+    lands(bus, client, "{\"id\":0,\"method\":\"m\"}", played, "{\"id\":1,\"method\":\"m\"}");
+    worker_says("{\"id\":1,\"method\":\"q\"}\n{\"id\":2,\"method\":\"q\"}\n{\"id\":3,\"method\":\"q\"}\n");
+    CHECK(strstr(worker_reads(bus), "\"id\":3,\"error\":") != NULL);
+    client_hears(bus, client, "{\"id\":1,\"method\":\"q\"}\n");
+    client_hears(bus, client, "{\"id\":2,\"method\":\"q\"}\n");
+    finish(bus);
+}
+
 /* A conversation with everything in it, of which nothing is expected but that it harms nobody. */
 static void converse(stdio_bus_t *bus, worker_t worker)
 {
@@ -546,6 +590,30 @@ static void a_conversation_survives_every_failing_allocation(void)
     }
 }
 
+/* What is asked while allocation number `n` fails is answered by the host, or declined. Returns how many were made. */
+static size_t asks_the_host(size_t n)
+{
+    stdio_bus_t *bus = start(MCP, 0);
+    size_t made;
+    CHECK(ingest(bus, "{\"id\":1,\"method\":\"m\"}") == STDIO_BUS_OK);
+    CHECK(worker_reads(bus) != NULL);
+    worker_says("{\"id\":\"a question with an id of some length\",\"method\":\"q\"}\n");
+    sb_test_fail_alloc(n, false);
+    CHECK(stdio_bus_step(bus, 20) >= 0);
+    made = sb_test_fail_alloc(0, false);
+    if (seen.count == 1) CHECK(ingest(bus, "{\"id\":1,\"result\":0}") == STDIO_BUS_OK);
+    CHECK(strstr(worker_reads(bus), "\"id\":\"a question") != NULL);
+    finish(bus);
+    memset(&seen, 0, sizeof seen);
+    return made;
+}
+
+static void a_question_that_the_host_cannot_be_asked_is_declined(void)
+{
+    size_t made = SIZE_MAX;
+    for (size_t n = 1; n <= made; n++) made = asks_the_host(n);
+}
+
 static void a_pool_that_is_replaced_passes_its_handshake_on(void)
 {
     stdio_bus_t *bus = start(MCP, 0);
@@ -557,6 +625,46 @@ static void a_pool_that_is_replaced_passes_its_handshake_on(void)
     says(fresh, ANSWER("1", RESULT));
     CHECK_STR(reads(bus, fresh), INITIALIZED);
     lands(bus, client, "{\"id\":1,\"method\":\"tools/call\"}", fresh, "{\"id\":2,\"method\":\"tools/call\"}");
+    finish(bus);
+}
+
+static void a_pool_that_is_told_what_it_had_found_out_passes_its_handshake_on(void)
+{
+    stdio_bus_t *bus = start(CONFIG, 0);
+    int client = introduce(bus);
+    worker_t fresh;
+    CHECK(stdio_bus_reload(bus, NULL, MCP) == STDIO_BUS_OK);
+    fresh = embed(bus, "p");
+    CHECK_STR(reads(bus, fresh), INITIALIZE("1"));
+    says(fresh, ANSWER("1", RESULT));
+    CHECK_STR(reads(bus, fresh), INITIALIZED);
+    lands(bus, client, "{\"id\":1,\"method\":\"tools/call\"}", fresh, "{\"id\":2,\"method\":\"tools/call\"}");
+    finish(bus);
+}
+
+static void an_initialize_that_tells_no_protocol_is_none_of_the_pools(void)
+{
+    stdio_bus_t *bus = start(POOLS(DEAD_WITH("p", "\"initialize\":{\"clientInfo\":{}}")), 0);
+    int client = introduce(bus);
+    lands(bus, client, "{\"id\":0,\"method\":\"tools/list\"}", played, "{\"id\":2,\"method\":\"tools/list\"}");
+    CHECK(seen.logs[2] >= 1);
+    finish(bus);
+}
+
+static void what_means_nothing_to_a_plain_pool_cancels_nothing_in_its_queue(void)
+{
+    /* Ends at once, so that messages wait for the next start. */
+    stdio_bus_t *bus = create(LIMITED("{\"id\":\"p\",\"command\":\"false\"}", "\"max_restarts\":1000"), 0);
+    worker_t worker;
+    CHECK(bus != NULL && stdio_bus_start(bus) == STDIO_BUS_OK);
+    STEP_UNTIL(bus, worker_info(bus, 0).state == STDIO_BUS_WORKER_BACKOFF);
+    CHECK(ingest(bus, "{\"id\":1,\"method\":\"m\"}") == STDIO_BUS_OK);
+    CHECK(ingest(bus, "{\"method\":\"notifications/cancelled\",\"params\":{\"requestId\":1}}") == STDIO_BUS_OK);
+    worker = embed(bus, "p");
+    CHECK_STR(reads(bus, worker), "{\"id\":1,\"method\":\"m\"}");
+    CHECK_STR(reads(bus, worker), "{\"method\":\"notifications/cancelled\",\"params\":{\"requestId\":1}}");
+    says(worker, "{\"id\":1,\"result\":0}\n");
+    STEP_UNTIL(bus, seen.count == 1);
     finish(bus);
 }
 
@@ -591,7 +699,14 @@ static const sb_test tests[] = {
     TEST(a_workers_cancel_reaches_the_client_it_had_asked),
     TEST(a_question_of_a_worker_that_dies_is_withdrawn),
     TEST(a_conversation_survives_every_failing_allocation),
+    TEST(what_names_a_request_again_and_again_does_not_pile_up),
+    TEST(what_a_worker_is_refused_does_not_pile_up_when_it_does_not_read),
+    TEST(a_worker_may_ask_no_more_at_once_than_may_be_pending),
+    TEST(a_question_that_the_host_cannot_be_asked_is_declined),
     TEST(a_pool_that_is_replaced_passes_its_handshake_on),
+    TEST(a_pool_that_is_told_what_it_had_found_out_passes_its_handshake_on),
+    TEST(an_initialize_that_tells_no_protocol_is_none_of_the_pools),
+    TEST(what_means_nothing_to_a_plain_pool_cancels_nothing_in_its_queue),
     TEST(the_host_is_told_what_belongs_to_which_request),
 };
 

@@ -44,6 +44,9 @@ static const char *some_line(void)
         "{\"id\":%u,\"method\":\"initialize\",\"pool\":\"%s\",\"params\":{}}\n",
         "{\"id\":%u,\"method\":\"session/new\",\"pool\":\"%s\",\"params\":{}}\n",
         "{\"id\":%u,\"method\":\"session/prompt\",\"pool\":\"%s\",\"params\":{\"sessionId\":\"s%u\"}}\n",
+        "{\"id\":%u,\"method\":\"session/load\",\"pool\":\"%s\",\"params\":{\"sessionId\":\"s%u\"}}\n",
+        "{\"id\":%u,\"method\":\"session/close\",\"pool\":\"%s\",\"params\":{\"sessionId\":\"s%u\"}}\n",
+        "{\"method\":\"notifications/tools/list_changed\",\"x\":%u,\"pool\":\"%s\"}\n",
         "{\"id\":%u,\"method\":\"tools/call\",\"pool\":\"%s\",\"params\":{\"_meta\":{\"progressToken\":%u}}}\n",
         "{\"id\":%u,\"method\":\"session/request_permission\",\"pool\":\"%s\",\"params\":{\"sessionId\":\"s%u\"}}\n",
         "{\"method\":\"session/cancel\",\"x\":%u,\"pool\":\"%s\",\"params\":{\"sessionId\":\"s%u\"}}\n",
@@ -105,6 +108,8 @@ static const char *some_config(void)
         TWO(",\"protocol\":\"mcp\""),
         TWO(",\"protocol\":\"acp\""),
         TWO(",\"protocol\":\"mcp\",\"initialize\":{},\"init_timeout_sec\":1"),
+        TWO(",\"clients\":\"exclusive\""),
+        TWO(",\"clients\":\"exclusive\",\"protocol\":\"acp\""),
         POOLS(DEAD_WITH("p", "\"protocol\":\"acp\"") "," DEAD_WITH("q", "\"protocol\":\"mcp\"")),
         POOLS(DEAD("p") "," DEAD("q")),
     };

@@ -209,6 +209,34 @@ static void a_worker_can_be_registered_while_the_queue_of_a_failed_pool_is_dropp
     finish(bus);
 }
 
+/* ---- handshakes -------------------------------------------------------------------------------- */
+
+#define PARAMS "{\"protocolVersion\":\"2025-06-18\",\"capabilities\":{}}"
+#define INITIALIZE(id) "{\"jsonrpc\":\"2.0\",\"id\":" id ",\"method\":\"initialize\",\"params\":" PARAMS "}"
+
+static void initialize_again(stdio_bus_t *bus)
+{
+    if (wanted-- > 0) CHECK(ingest(bus, INITIALIZE("8")) == STDIO_BUS_OK);
+}
+
+static void an_initialize_can_be_tried_again_while_its_refusal_is_told(void)
+{
+    stdio_bus_t *bus = start(POOLS(DEAD_WITH("p", "\"protocol\":\"mcp\"")), 0);
+    CHECK(ingest(bus, INITIALIZE("7")) == STDIO_BUS_OK);
+    CHECK_STR(worker_reads(bus), INITIALIZE("1"));
+    wanted = 1;
+    seen.events = 0;
+    seen.inside = initialize_again;
+    worker_says("{\"id\":1,\"error\":{}}\n");
+    CHECK_STR(worker_reads(bus), INITIALIZE("2"));
+    CHECK(stdio_bus_worker_count(bus) == 0);
+    worker_says("{\"id\":2,\"result\":{}}\n");
+    STEP_UNTIL(bus, seen.count == 2);
+    CHECK_STR(seen.frame[1].text, "{\"jsonrpc\":\"2.0\",\"id\":8,\"result\":{}}");
+    CHECK(events_of(STDIO_BUS_EVENT_WORKER_READY) == 1);
+    finish(bus);
+}
+
 /* ---- the bus itself ------------------------------------------------------------------------------- */
 
 static void destroy_on_log(stdio_bus_t *bus, int level, const char *message, void *user_data)
@@ -252,6 +280,7 @@ static const sb_test tests[] = {
     TEST(a_worker_can_be_registered_while_another_one_goes),
     TEST(what_is_sent_when_a_worker_becomes_ready_does_not_overtake_what_has_waited_for_it),
     TEST(a_worker_can_be_registered_while_the_queue_of_a_failed_pool_is_dropped),
+    TEST(an_initialize_can_be_tried_again_while_its_refusal_is_told),
     TEST(destroy_inside_destroy_does_nothing),
     TEST(destroy_inside_a_create_that_fails_does_nothing),
 };
