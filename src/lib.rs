@@ -66,6 +66,10 @@
 //! Every request ends exactly once: with its answer, with the worker's own error
 //! ([`Error::Rpc`]), or with an [`ErrorCode`] that says what went wrong.
 //!
+//! # More
+//! [`concepts`] has chapters on ordering, cancellation, backpressure, supervision,
+//! embedding in C, and security.
+//!
 //! # Features
 //! - `cli` (default): the program `stdio_bus` and what only it needs.
 //! - `tracing`: log lines go to `tracing`, target `stdiobus`.
@@ -82,6 +86,7 @@
 compile_error!("stdiobus needs a Unix target: it is made of pipes, signals and process groups");
 
 pub mod blocking;
+pub mod concepts;
 
 mod client;
 mod config;

@@ -46,12 +46,15 @@ impl StdioBus {
     ///
     /// It takes part in everything that goes for workers: it is chosen by load
     /// and by session, beside the pool's processes, and serves socket clients as
-    /// well. It isn't started again: where it is gone, what it had not answered
-    /// ends with `TransportError`. In a pool that speaks MCP or ACP it is shaken
-    /// hands with like any other, by a call `initialize`.
+    /// well. In a pool that speaks MCP or ACP it is shaken hands with like any
+    /// other, by a call `initialize`. It isn't started again: where it is gone,
+    /// what it had not answered ends with `TransportError`. A call whose caller has
+    /// given up goes on; under MCP and ACP the service is told, by a call of the
+    /// protocol's cancellation.
     ///
-    /// A pool has a program in any case. [`PoolConfig::in_process`](crate::PoolConfig::in_process)
-    /// makes one whose program ends at once.
+    /// A pool has a program in any case.
+    /// [`PoolConfig::in_process`](crate::PoolConfig::in_process) makes one for
+    /// workers of this process and no other.
     ///
     /// Calls run at the same time, each in a task of its own, where
     /// [`on_request`](crate::StdioBusBuilder::on_request) handlers run; up to 1024
