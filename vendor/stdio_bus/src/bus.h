@@ -200,6 +200,9 @@ void sb_handshake_inherit(sb_pool *pool, const sb_pool *from);
 /* A worker was started. Whether it has to answer an initialize before it is ready. */
 bool sb_handshake_begin(stdio_bus_t *bus, sb_worker *worker);
 
+/* Whether an answer that can't be used, with this id, was meant for its initialize. */
+bool sb_handshake_unusable(stdio_bus_t *bus, sb_worker *worker, sb_span id);
+
 /* Whether a worker's answer was that to its initialize (which is out); it has been dealt with then. */
 bool sb_handshake_answered(stdio_bus_t *bus, sb_worker *worker, const sb_envelope *envelope, sb_span frame);
 
@@ -325,6 +328,9 @@ sb_worker *sb_pool_add_worker(stdio_bus_t *bus, sb_pool *pool);
 
 /* Whether a worker of the pool may become ready without anybody doing anything. */
 bool sb_pool_recovers(const sb_pool *pool);
+
+/* Why a pool has no worker: adds to an error how one of its workers ended last. */
+void sb_pool_explain(const sb_pool *pool, sb_error *error, char tail[SB_ANSWER_STDERR_MAX]);
 
 /* A worker is ready: it gets its share of the messages from now on, and what is in the queue. */
 void sb_pool_worker_ready(stdio_bus_t *bus, sb_worker *worker);

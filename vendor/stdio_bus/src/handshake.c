@@ -164,6 +164,8 @@ static void refused(stdio_bus_t *bus, sb_worker *worker, const sb_envelope *enve
     sb_router *router = &bus->ctx.router;
     uint32_t entry = hello->asker;
     hello->params.len = 0;
+    /* A client that was refused has not shown what is spoken here either. */
+    hello->protocol = worker->pool->config.protocol;
     hello->era = SB_ERA_UNKNOWN;
     hello->round++;
     hello->asker = SB_NONE;
@@ -197,15 +199,27 @@ bool sb_handshake_answered(stdio_bus_t *bus, sb_worker *worker, const sb_envelop
     return true;
 }
 
+bool sb_handshake_unusable(stdio_bus_t *bus, sb_worker *worker, sb_span id)
+{
+    if (worker->hello == 0 || sb_router_number(id) != worker->hello) return false;
+    fail(bus, worker, "has answered initialize with something that can't be used");
+    return true;
+}
+
 /* ---- what clients ask ---------------------------------------------------------------------- */
 
-static int refuse_era(stdio_bus_t *bus, const sb_message *message)
+static int refuse(stdio_bus_t *bus, const sb_message *message, const char *reason, const char *text)
 {
-    sb_error error = sb_error_of(SB_RPC_METHOD_NOT_FOUND, "wrong_era",
-                                 "The pool's workers speak MCP without a handshake (2026-07-28)");
+    sb_error error = sb_error_of(SB_RPC_METHOD_NOT_FOUND, reason, text);
     error.pool = message->pool->config.id;
     error.sent = 0;
     return sb_refuse_message(bus, message, &error, STDIO_BUS_ERR_ROUTING);
+}
+
+static bool is_of_other_protocol(const sb_handshake *hello, sb_span params)
+{
+    sb_protocol protocol = sb_protocol_of_initialize(params);
+    return protocol != SB_PROTOCOL_AUTO && protocol != hello->protocol;
 }
 
 int sb_handshake_from_client(stdio_bus_t *bus, const sb_message *message)
@@ -218,7 +232,13 @@ int sb_handshake_from_client(stdio_bus_t *bus, const sb_message *message)
     sb_error error = sb_error_of(SB_RPC_OVERLOADED, "overloaded", "Out of memory");
     uint32_t request = SB_NONE;
     int status;
-    if (hello->era == SB_ERA_STATELESS) return refuse_era(bus, message);
+    if (hello->era == SB_ERA_STATELESS) {
+        return refuse(bus, message, "wrong_era", "The pool's workers speak MCP without a handshake (2026-07-28)");
+    }
+    if (is_of_other_protocol(hello, params)) {
+        return refuse(bus, message, "wrong_protocol",
+                      hello->protocol == SB_PROTOCOL_MCP ? "The pool's workers speak MCP" : "The pool's workers speak ACP");
+    }
     if (result.len > 0) {
         sb_deliver_result(bus, message->sender->peer, id, result);
         return STDIO_BUS_OK;

@@ -290,6 +290,25 @@ void sb_pool_worker_stopping(sb_ctx *ctx, sb_worker *worker)
     sb_report_worker(sb_bus_of(ctx), STDIO_BUS_EVENT_WORKER_STOPPING, worker, no_text, 0);
 }
 
+static void tell_exit(const sb_worker *worker, sb_error *error, char tail[SB_ANSWER_STDERR_MAX])
+{
+    error->worker = worker->id;
+    error->exited = !worker->embedded;
+    error->exit = worker->exit;
+    error->uptime_ms = worker->uptime_ms;
+    if (sb_diag_tail(&worker->diag, true, tail, SB_ANSWER_STDERR_MAX) > 0) error->stderr_tail = tail;
+}
+
+void sb_pool_explain(const sb_pool *pool, sb_error *error, char tail[SB_ANSWER_STDERR_MAX])
+{
+    for (const sb_worker *worker = pool->workers; worker != NULL; worker = worker->next_of_pool) {
+        bool has_ended = !worker->embedded && !sb_worker_runs(worker) && worker->generation > 0;
+        if (!has_ended) continue;
+        tell_exit(worker, error, tail);
+        return;
+    }
+}
+
 static void fail_requests(stdio_bus_t *bus, sb_worker *worker)
 {
     char tail[SB_ANSWER_STDERR_MAX];
@@ -298,11 +317,7 @@ static void fail_requests(stdio_bus_t *bus, sb_worker *worker)
         error = sb_error_of(SB_RPC_SHUTTING_DOWN, "shutting_down", "The bus is shutting down");
     }
     error.pool = worker->config->id;
-    error.worker = worker->id;
-    error.exited = !worker->embedded;
-    error.exit = worker->exit;
-    error.uptime_ms = worker->uptime_ms;
-    if (sb_diag_tail(&worker->diag, true, tail, sizeof tail) > 0) error.stderr_tail = tail;
+    tell_exit(worker, &error, tail);
     sb_dispatch_fail_held(bus, worker, &error);
     sb_dispatch_forget_asked(bus, &worker->peer);
 }

@@ -115,13 +115,15 @@ static void on_queue_timer(sb_timer *timer)
 {
     sb_pool *pool = SB_CONTAINER(timer, sb_pool, queue_timer);
     stdio_bus_t *bus = pool->bus;
-    sb_error error = sb_error_of(SB_RPC_WORKER_EXITED, "worker_exited", "No worker of the pool became ready in time");
+    sb_error error = sb_error_of(SB_RPC_WORKER_EXITED, "not_ready", "No worker of the pool became ready in time");
+    char tail[SB_ANSWER_STDERR_MAX];
     /* With a ready worker it waited for the turn before it, or for its own worker. */
     if (pool->balance.count > 0) {
         error = sb_error_of(SB_RPC_OVERLOADED, "overloaded", "What the session had to wait for has not ended in time");
     }
     error.pool = pool->config.id;
     error.sent = 0;
+    if (pool->balance.count == 0) sb_pool_explain(pool, &error, tail);
     while (pool->head != NULL && pool->head->due <= bus->ctx.loop.now) {
         sb_queued *item = pool->head;
         pool->head = item->next;
@@ -216,7 +218,9 @@ void sb_pool_flush_session(stdio_bus_t *bus, sb_pool *pool, sb_span session)
 void sb_pool_fail_queue(stdio_bus_t *bus, sb_pool *pool)
 {
     sb_error error = sb_error_of(SB_RPC_WORKER_EXITED, "worker_exited", "The pool has no running worker");
+    char tail[SB_ANSWER_STDERR_MAX];
     sb_queued *item;
+    sb_pool_explain(pool, &error, tail);
     if (bus->state != STDIO_BUS_STATE_RUNNING) {
         error = sb_error_of(SB_RPC_SHUTTING_DOWN, "shutting_down", "The bus is shutting down");
     }

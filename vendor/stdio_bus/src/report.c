@@ -107,6 +107,7 @@ void sb_report_worker(stdio_bus_t *bus, uint32_t kind, sb_worker *worker, sb_spa
         event.exit_code = worker->exit.signal != 0 ? -1 : worker->exit.code;
         event.exit_signal = worker->exit.signal;
         event.uptime_ms = worker->uptime_ms;
+        if (!worker->embedded) event.pid = (int32_t)worker->last_pid;
     }
     if (bus->ext.on_event != NULL) fill_text(&event, &copy, text);
     emit(bus, &event);

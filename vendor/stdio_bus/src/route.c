@@ -323,6 +323,7 @@ int sb_route_later(stdio_bus_t *bus, const sb_message *message, uint32_t session
     sb_pool *pool = message->pool;
     sb_error error = sb_error_of(SB_RPC_WORKER_EXITED, "worker_exited", "The pool has no running worker");
     int status = STDIO_BUS_ERR_WORKER;
+    char tail[SB_ANSWER_STDERR_MAX];
     if (pool->balance.count > 0 || sb_pool_recovers(pool)) {
         status = sb_pool_queue(bus, message, session, request);
         if (status == STDIO_BUS_OK) return STDIO_BUS_OK;
@@ -330,6 +331,7 @@ int sb_route_later(stdio_bus_t *bus, const sb_message *message, uint32_t session
     }
     error.pool = pool->config.id;
     error.sent = 0;
+    sb_pool_explain(pool, &error, tail);
     return sb_refuse_message(bus, message, &error, status);
 }
 
@@ -404,6 +406,19 @@ static int refuse_stateless(stdio_bus_t *bus, const sb_message *message)
     return sb_refuse_message(bus, message, &error, STDIO_BUS_ERR_ROUTING);
 }
 
+/* Whether a turn is a client's to cancel: its own, or with none begun, one of a session that is its own or nobody's. */
+static bool may_cancel_turn(stdio_bus_t *bus, const sb_message *message)
+{
+    const sb_router *router = &bus->ctx.router;
+    const sb_peer *client = message->sender->peer;
+    uint32_t entry = created_session(bus, message->pool, message);
+    const sb_session *session;
+    if (entry == SB_NONE) return true;
+    session = sb_router_session_at(router, entry);
+    if (session->turn != SB_NONE) return sb_router_asker(router, sb_router_request(router, session->turn)) == client;
+    return session->owner == NULL || session->owner == client;
+}
+
 static int send_to_pool(stdio_bus_t *bus, sb_message *message)
 {
     uint32_t session;
@@ -428,8 +443,14 @@ static int send_to_pool(stdio_bus_t *bus, sb_message *message)
         return STDIO_BUS_OK;
     default: break;
     }
-    /* First: who can't take the answer is closed, and with a client may go more than a session. */
-    if (message->meaning == SB_MEANS_CANCEL_TURN) end_queued_turns(bus, message);
+    if (message->meaning == SB_MEANS_CANCEL_TURN) {
+        if (!may_cancel_turn(bus, message)) {
+            bus->more.stale_cancels++;
+            return STDIO_BUS_OK;
+        }
+        /* First: who can't take the answer is closed, and with a client may go more than a session. */
+        end_queued_turns(bus, message);
+    }
     if (!find_session(bus, message, &session)) {
         return refuse_overloaded(bus, message, "Too many sessions", STDIO_BUS_EFULL);
     }

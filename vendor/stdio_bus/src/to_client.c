@@ -385,8 +385,9 @@ static void fail_answered(stdio_bus_t *bus, sb_worker *worker, sb_span id, sb_er
 static void invalid(stdio_bus_t *bus, sb_worker *worker, const sb_envelope *envelope, sb_span frame)
 {
     sb_error error = sb_error_of(SB_RPC_INTERNAL_ERROR, "invalid_answer", "The worker's answer has neither result nor error");
+    sb_span id = sb_member_value(frame, envelope->id);
     garbage(bus, worker, frame);
-    if (envelope->method.end == 0) fail_answered(bus, worker, sb_member_value(frame, envelope->id), &error);
+    if (envelope->method.end == 0 && !sb_handshake_unusable(bus, worker, id)) fail_answered(bus, worker, id, &error);
 }
 
 void sb_dispatch_from_worker(stdio_bus_t *bus, sb_worker *worker, sb_span frame)
@@ -424,12 +425,13 @@ static void refuse_oversize_request(stdio_bus_t *bus, sb_worker *worker, sb_span
 void sb_dispatch_worker_oversize(stdio_bus_t *bus, sb_worker *worker, sb_span beginning)
 {
     sb_error error = sb_error_of(SB_RPC_INTERNAL_ERROR, "too_large", "The worker's answer is larger than max_input_buffer");
+    sb_span id = sb_envelope_partial_id(beginning);
     bus->more.oversize_frames++;
     sb_log(&bus->ctx, SB_LOG_WARN, "worker %d (%s): a line above max_input_buffer was skipped", worker->id,
            worker->config->id);
     if (sb_envelope_partial_asks(beginning)) {
-        refuse_oversize_request(bus, worker, sb_envelope_partial_id(beginning));
-    } else {
-        fail_answered(bus, worker, sb_envelope_partial_id(beginning), &error);
+        refuse_oversize_request(bus, worker, id);
+    } else if (!sb_handshake_unusable(bus, worker, id)) {
+        fail_answered(bus, worker, id, &error);
     }
 }

@@ -409,6 +409,10 @@ static void climb(sb_worker *worker)
     if (worker->ladder == SB_LADDER_EOF) {
         worker->ladder = SB_LADDER_TERM;
         worker->rung_at = worker->kill_at;
+        if (worker->state != SB_WORKER_STOPPING) {
+            sb_log(worker->ctx, SB_LOG_WARN, "worker %d (%s) no longer talks to the bus, and has not ended: SIGTERM",
+                   worker->id, worker->config->id);
+        }
         signal_group(worker, SIGTERM);
     } else if (worker->ladder == SB_LADDER_TERM) {
         worker->ladder = SB_LADDER_KILL;
@@ -478,6 +482,7 @@ static void reap_process(sb_worker *worker)
     /* What it started must not outlive it. As long as the leader is a zombie, the group's id can't be anybody else's. */
     kill(-worker->pid, SIGKILL);
     worker->exit = sb_reap(worker->pid);
+    worker->last_pid = worker->pid;
     worker->pid = 0;
 }
 

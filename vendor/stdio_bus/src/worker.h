@@ -41,6 +41,7 @@ struct sb_worker {
     uint64_t fence;     /* id of the ping it has not answered yet, or 0; see cancel.c */
     uint32_t fence_for; /* the last tombstone before that */
     pid_t pid;           /* 0: no process */
+    pid_t last_pid;      /* of the generation that ended last */
     bool embedded;       /* lives in the host: descriptors, no process */
     bool ending;         /* its end is being told: not to be used again before that is done */
     sb_io in, out, err;  /* its stdin, stdout, stderr */

@@ -438,6 +438,20 @@ static void a_plain_pools_messages_find_their_clients_in_the_same_way(void)
     finish(bus);
 }
 
+static void a_turn_is_cancelled_by_nobody_but_who_prompted(void)
+{
+    stdio_bus_t *bus = start(ACP, 0);
+    int one = connect_pair(bus), two = connect_pair(bus);
+    opens(bus, one, played, "1", "a");
+    tells(two, CANCEL("a"));
+    STEP_UNTIL(bus, ext_stats(bus).stale_cancels == 1);
+    lands(bus, one, PROMPT("1", "a"), played, PROMPT("2", "a"));
+    tells(two, CANCEL("a"));
+    STEP_UNTIL(bus, ext_stats(bus).stale_cancels == 2);
+    lands(bus, one, CANCEL("a"), played, CANCEL("a"));
+    finish(bus);
+}
+
 static const sb_test tests[] = {
     TEST(an_agent_is_initialized_once_and_gets_no_initialized),
     TEST(sessions_are_spread_and_each_stays_with_the_agent_that_made_it),
@@ -454,6 +468,7 @@ static const sb_test tests[] = {
     TEST(a_turn_whose_client_leaves_is_cancelled_and_what_it_still_says_goes_nowhere),
     TEST(a_turn_that_the_host_gives_up_withdraws_its_questions),
     TEST(a_turn_that_waits_and_is_cancelled_ends_as_cancelled),
+    TEST(a_turn_is_cancelled_by_nobody_but_who_prompted),
     TEST(a_turn_does_not_wait_for_ever),
     TEST(a_prompt_of_no_session_that_the_agent_knows_is_cancelled_by_its_id),
     TEST(a_turn_does_not_wait_for_an_agent_that_is_gone),

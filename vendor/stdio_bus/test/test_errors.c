@@ -83,13 +83,16 @@ static void a_request_says_whether_a_byte_of_it_had_reached_the_worker(void)
     finish(bus);
 }
 
-static void a_pool_without_a_worker_answers_that_it_has_none(void)
+static void a_pool_without_a_worker_says_how_its_last_one_ended(void)
 {
-    stdio_bus_t *bus = start(POOLS(DEAD("p") "," DEAD("q")), 0);
+    stdio_bus_t *bus = start(POOLS(DEAD("p") ",{\"id\":\"q\",\"command\":\"sh\",\"restart\":\"never\","
+                                             "\"args\":[\"-c\",\"echo no such module >&2; exit 3\"]}"), 0);
     int client = connect_pair(bus);
+    const char *line;
     client_says(client, "{\"id\":1,\"method\":\"m\",\"pool\":\"q\"}\n");
-    client_hears(bus, client, FOR("1") "-32011,\"message\":\"The pool has no running worker\"," SOURCE
-                                       "\"worker_exited\",\"pool\":\"q\",\"sent\":false}}}\n");
+    line = client_line(bus, client);
+    CHECK(holds(line, FOR("1") "-32011,\"message\":\"The pool has no running worker\"," SOURCE "\"worker_exited\",\"pool\":\"q\""));
+    CHECK(holds(line, "\"exit\":{\"code\":3,") && holds(line, "\"stderr_tail\":\"no such module\\n\"},\"sent\":false}"));
     CHECK(ingest(bus, "{\"id\":1,\"method\":\"m\",\"pool\":\"q\"}") == STDIO_BUS_ERR_WORKER);
     finish(bus);
 }
@@ -242,7 +245,7 @@ static const sb_test tests[] = {
     TEST(a_worker_ended_by_a_signal_is_told_from_one_that_exits),
     TEST(a_client_is_told_the_same_as_the_host),
     TEST(a_request_says_whether_a_byte_of_it_had_reached_the_worker),
-    TEST(a_pool_without_a_worker_answers_that_it_has_none),
+    TEST(a_pool_without_a_worker_says_how_its_last_one_ended),
     TEST(a_client_with_its_share_of_a_full_outbox_is_overloaded_and_the_others_are_not),
     TEST(a_full_outbox_overloads_everybody),
     TEST(while_draining_requests_are_refused_and_everything_else_flows),
