@@ -21,11 +21,11 @@
  *   start                 workers' events, on_error
  *   step                  everything
  *   ingest, submit,       frames that are dropped, clients that are closed;
- *   cancel                never a message
- *   stop, drain           workers' and clients' events; messages that embedded
- *                         workers have left
- *   register, unregister  the events of that worker; messages it has left
- *   reload                on_error, frames that are dropped
+ *   cancel, reload        never a message (reload: on_error, too)
+ *   register, unregister  the same, the events of that worker, and messages it
+ *                         has left
+ *   stop, drain           workers' and clients' events, and messages that
+ *                         embedded workers have left
  *   listen                on_error
  *   adopt_client          that client's event
  *   destroy               nothing else
