@@ -7,11 +7,13 @@
  * stdio_bus_embed.h on a bus created with stdio_bus_create_ext and the other
  * way round. Structures passed in start with `size`, set by the host to
  * sizeof: later versions only append fields. Zero a structure before filling
- * it; a zero field means the default.
+ * it; a zero field means the default. A `size` that is missing or too small is
+ * STDIO_BUS_ERR_INVALID everywhere (stdio_bus_create_ext: NULL, and on_error).
  *
  * Unless said otherwise: calls follow the thread rule of stdio_bus_embed.h,
- * are allowed from inside callbacks, copy what they are given, and return
- * STDIO_BUS_ERR_INVALID for a NULL bus or a NULL required argument.
+ * are allowed from inside callbacks (see the table there), copy what they are
+ * given, and return STDIO_BUS_ERR_INVALID for a NULL bus or a NULL required
+ * argument.
  */
 #ifndef STDIO_BUS_EXT_H
 #define STDIO_BUS_EXT_H
@@ -69,7 +71,14 @@ typedef struct stdio_bus_frame {
 } stdio_bus_frame_t;
 
 #define STDIO_BUS_EVENT_WORKER_STARTED 1    /* the program was executed */
-#define STDIO_BUS_EVENT_WORKER_READY 2      /* it takes requests */
+/*
+ * It takes requests. Where there is a handshake to go through (a pool of MCP or
+ * ACP whose "initialize" is configured, or known from a client) that is after
+ * it. The first initialize of a client goes to workers that are ready already:
+ * they take nothing until they have answered it, and then READY comes again.
+ * It also comes after STALLED.
+ */
+#define STDIO_BUS_EVENT_WORKER_READY 2
 #define STDIO_BUS_EVENT_WORKER_STOPPING 3   /* it was asked to end */
 #define STDIO_BUS_EVENT_WORKER_STOPPED 4    /* it is gone: exit_code or exit_signal */
 #define STDIO_BUS_EVENT_WORKER_RESTARTING 5 /* it is started again after delay_ms */
@@ -91,8 +100,8 @@ typedef struct stdio_bus_event {
     uint32_t generation; /* of that worker */
     int32_t client;      /* -1 for none */
     int32_t pid;         /* of the worker, 0 for none */
-    int32_t exit_code;   /* -1 if it ended by a signal or still runs */
-    int32_t exit_signal; /* 0 if it ended by itself */
+    int32_t exit_code;   /* -1 if it ended by a signal, still runs, or that is unknown */
+    int32_t exit_signal; /* 0 if it ended by itself, or that is unknown */
     uint32_t delay_ms;
     uint32_t reserved;
     uint64_t uptime_ms;
@@ -131,7 +140,7 @@ stdio_bus_t *stdio_bus_create_ext(const stdio_bus_options_t *options, const stdi
 /*
  * Makes a step that runs, or the next one, return at once. Callable from any
  * thread, from a signal handler and while a step waits; the caller makes sure
- * that the bus is not being destroyed. Many calls before a step cost one turn.
+ * that create has returned and the bus is not being destroyed. Many calls before a step cost one turn.
  */
 int stdio_bus_wakeup(stdio_bus_t *bus);
 
@@ -139,7 +148,7 @@ int stdio_bus_wakeup(stdio_bus_t *bus);
 int stdio_bus_stop_within(stdio_bus_t *bus, uint32_t timeout_ms);
 
 /*
- * Closes the listeners (from inside a callback: when the step ends) and
+ * Closes the listeners (from inside a callback: when a step ends) and
  * refuses new requests with -32013 while answers still flow; stops, as
  * stdio_bus_stop_within(bus, grace_ms) would, once nothing is pending or
  * after `timeout_ms`, where STDIO_BUS_DRAIN_CONFIGURED means the limit
@@ -153,9 +162,17 @@ int stdio_bus_drain(stdio_bus_t *bus, uint32_t timeout_ms, uint32_t grace_ms);
  * `config_json`). Pools that stay the same are not touched. The workers of a
  * changed or removed pool take nothing new, and end when they have answered
  * everything, at the latest after drain_timeout_sec; its idle sessions move.
+ * That goes for embedded workers, too: they are ended, and whoever wants them
+ * in the new pool registers new ones. Listeners and clients with a pool of
+ * their own go on with the one of the same name; if there is none, they are
+ * from then on as if they had been given none (so default_pool is theirs), also
+ * when a later reload brings that pool back. Worker ids of ended workers are
+ * used again, and numbers of pools may change.
+ *
  * STDIO_BUS_ERR_CONFIG or STDIO_BUS_ERR_WORKER (a program cannot be found),
- * with on_error, leave everything as it was. STDIO_BUS_ERR_STATE unless
- * RUNNING, or from inside a callback. Numbers of pools may change.
+ * with on_error, leave everything as it was, as does STDIO_BUS_ERR_BUFFER (no
+ * memory). STDIO_BUS_ERR_STATE unless RUNNING, while draining, or from inside a
+ * callback.
  */
 int stdio_bus_reload(stdio_bus_t *bus, const char *config_path, const char *config_json);
 
@@ -181,8 +198,9 @@ typedef struct stdio_bus_submit_options {
 int stdio_bus_submit(stdio_bus_t *bus, const char *msg, size_t len, const stdio_bus_submit_options_t *options);
 
 /*
- * Gives up the host's pending request whose id is this JSON token: it counts
- * as ended, and its late answer is swallowed. Where the pool speaks MCP or ACP
+ * Gives up the host's pending request whose id is this JSON token (quotes
+ * included, compared byte for byte: "a" is not "\u0061", 1 is not 1.0): it
+ * counts as ended, and its late answer is swallowed. Where the pool speaks MCP or ACP
  * the worker is told with the protocol's cancellation (MCP
  * notifications/cancelled, ACP session/cancel or $/cancel_request).
  * STDIO_BUS_ENOTFOUND if no such request is pending (it may just have been
@@ -199,7 +217,7 @@ int stdio_bus_end_session(stdio_bus_t *bus, const char *pool, const char *sessio
 
 /* ---- listeners and clients ------------------------------------------------ */
 
-/* A socket that is bound already, TCP or Unix: a third listen mode. */
+/* A stream socket that is bound already, TCP or Unix, listening or not: a third listen mode. */
 #define STDIO_BUS_LISTEN_FD 3
 
 /* How frames follow each other: as the configuration says, lines, or a length of four bytes before each. */
@@ -223,7 +241,7 @@ typedef struct stdio_bus_listen_options {
     uint32_t framing;    /* STDIO_BUS_FRAMING_* */
     const char *pool;    /* where its clients' messages go if they name no pool, or NULL */
     const char *token;   /* what its clients have to show first, with stdio_bus/auth, or NULL */
-    size_t token_len;
+    size_t token_len;    /* 0 exactly if there is no token */
     const uint32_t *uids; /* users that may connect to a Unix socket, besides the bus's own and root */
     size_t uid_count;
 } stdio_bus_listen_options_t;
@@ -231,8 +249,10 @@ typedef struct stdio_bus_listen_options {
 /*
  * Opens one more listener, before or after start. Returns its id (>= 0).
  * STDIO_BUS_EINVAL with on_error naming the address and the reason when it
- * cannot be bound, STDIO_BUS_ENOTFOUND for an unknown pool,
- * STDIO_BUS_ERR_STATE while stopping or stopped.
+ * cannot be bound, or when a descriptor is no bound stream socket (it stays
+ * the caller's then, and as it was), STDIO_BUS_ENOTFOUND for an unknown pool,
+ * STDIO_BUS_ERR_BUFFER without memory, STDIO_BUS_ERR_STATE while draining,
+ * stopping or stopped.
  *
  * A client of a listener with a token has 5 s and 4 KiB for its first frame,
  * {"jsonrpc":"2.0","id":..,"method":"stdio_bus/auth","params":{"token":".."}};
@@ -254,7 +274,10 @@ int stdio_bus_listener_address(const stdio_bus_t *bus, int listener, char *out, 
 /*
  * Serves a client over two descriptors (the same one twice is allowed), as
  * `stdio_bus --stdio` does with 0 and 1. On success the bus owns them and makes
- * them non-blocking while it does. Returns the client id (> 0).
+ * them non-blocking while it does. Returns the client id (> 0). They stay the
+ * caller's, and as they were, with STDIO_BUS_ERR (they cannot be watched, or
+ * there is no memory; a log line says why), STDIO_BUS_ERR_INVALID (negative)
+ * and STDIO_BUS_ERR_STATE (draining, stopping or stopped).
  */
 int stdio_bus_adopt_client(stdio_bus_t *bus, int fd_from_client, int fd_to_client);
 
@@ -290,7 +313,7 @@ typedef struct stdio_bus_worker_info {
     const char *pool; /* valid until the next step or reload */
 } stdio_bus_worker_info_t;
 
-/* Number of worker slots, running or not; their ids are 0 .. count-1. */
+/* Number of worker slots, running or not; ids are 0 .. count-1. One whose worker is gone for good is used again. */
 int stdio_bus_worker_slots(const stdio_bus_t *bus);
 
 /* Fills `info` (set info->size first). STDIO_BUS_ENOTFOUND for an unknown id. */

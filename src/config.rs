@@ -116,12 +116,15 @@ impl BusConfig {
 pub struct PoolConfig {
     /// The name requests choose it by.
     pub id: String,
-    /// The program; looked up in `PATH` unless it contains a slash.
+    /// The program; looked up in `PATH` unless it contains a slash. May be
+    /// empty where there are no `instances`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub command: String,
     /// Its arguments.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub args: Vec<String>,
-    /// How many workers run at once. 1 unless set.
+    /// How many workers run at once. 1 unless set; 0 for a pool whose workers
+    /// are only those that a C host registers.
     #[serde(default = "one")]
     pub instances: u32,
     /// Environment variables for the workers.
@@ -255,11 +258,11 @@ impl PoolConfig {
             return Err(invalid(format!("pools[{index}]: id: must not be empty")));
         }
         let fail = |what: String| Err(invalid(format!("pool {:?}: {what}", self.id)));
-        if self.command.is_empty() {
+        if self.command.is_empty() && self.instances > 0 {
             return fail("command: must not be empty".into());
         }
-        if self.instances == 0 {
-            return fail("instances: must be at least 1".into());
+        if self.instances == 0 && self.clients == ClientMode::Exclusive {
+            return fail("instances: must be at least 1 where clients is exclusive".into());
         }
         if let Some(name) = self
             .env
@@ -452,9 +455,9 @@ mod tests {
         assert!(
             message(&BusConfig::new().pool(PoolConfig::new("a", ""))).contains("\"a\": command")
         );
-        assert!(
-            message(&BusConfig::new().pool(pool("a").instances(0))).contains("\"a\": instances")
-        );
+        let mut exclusive = pool("a").instances(0);
+        exclusive.clients = ClientMode::Exclusive;
+        assert!(message(&BusConfig::new().pool(exclusive)).contains("\"a\": instances"));
         assert!(message(&BusConfig::new().pool(pool("a").env("x=", ""))).contains("\"a\": env"));
         assert!(message(&BusConfig::new().pool(pool("a")).pool(pool("a"))).contains("\"a\": id"));
         assert!(
@@ -488,6 +491,14 @@ mod tests {
             BusConfig::from_json(&config.to_json()).expect("valid"),
             config
         );
+    }
+
+    #[test]
+    fn a_pool_without_instances_needs_no_command() {
+        let json = r#"{"pools":[{"id":"a","instances":0}]}"#;
+        let config = BusConfig::from_json(json).expect("valid");
+        let written: Value = serde_json::from_str(&config.to_json()).expect("JSON");
+        assert_eq!(written, serde_json::from_str::<Value>(json).expect("JSON"));
     }
 
     #[test]

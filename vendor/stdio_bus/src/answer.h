@@ -6,18 +6,19 @@
 
 #include "buf.h"
 #include "reap.h"
+#include "stdio_bus.h"
 
-/* JSON-RPC 2.0 section 5.1, and the bus's own range. */
+/* JSON-RPC 2.0 section 5.1, and what hosts know from the public header. */
 #define SB_RPC_PARSE_ERROR (-32700)
 #define SB_RPC_INVALID_REQUEST (-32600)
 #define SB_RPC_METHOD_NOT_FOUND (-32601)
 #define SB_RPC_INTERNAL_ERROR (-32603)
-#define SB_RPC_CANCELLED (-32800) /* ACP [Cancellation] */
-#define SB_RPC_UNROUTABLE (-32010)
-#define SB_RPC_WORKER_EXITED (-32011)
-#define SB_RPC_OVERLOADED (-32012)
-#define SB_RPC_SHUTTING_DOWN (-32013)
-#define SB_RPC_UNAUTHORIZED (-32014)
+#define SB_RPC_CANCELLED STDIO_BUS_RPC_CANCELLED /* ACP [Cancellation] */
+#define SB_RPC_UNROUTABLE STDIO_BUS_RPC_UNROUTABLE
+#define SB_RPC_WORKER_EXITED STDIO_BUS_RPC_WORKER_EXITED
+#define SB_RPC_OVERLOADED STDIO_BUS_RPC_OVERLOADED
+#define SB_RPC_SHUTTING_DOWN STDIO_BUS_RPC_SHUTTING_DOWN
+#define SB_RPC_UNAUTHORIZED STDIO_BUS_RPC_UNAUTHORIZED
 
 /* How much of a worker's stderr an error carries. */
 #define SB_ANSWER_STDERR_MAX 2048

@@ -293,7 +293,10 @@ static void progress(stdio_bus_t *bus)
 static int stop(stdio_bus_t *bus, uint64_t timeout_ms)
 {
     switch (bus->state) {
-    case STDIO_BUS_STATE_CREATED: bus->state = STDIO_BUS_STATE_STOPPED; return STDIO_BUS_OK;
+    case STDIO_BUS_STATE_CREATED:
+        if (!bus->whole) return STDIO_BUS_ERR_STATE;
+        bus->state = STDIO_BUS_STATE_STOPPED;
+        return STDIO_BUS_OK;
     case STDIO_BUS_STATE_STARTING: return STDIO_BUS_ERR_STATE;
     case STDIO_BUS_STATE_STOPPED: return STDIO_BUS_OK;
     case STDIO_BUS_STATE_STOPPING:

@@ -60,7 +60,8 @@ int stdio_bus_submit(stdio_bus_t *bus, const char *msg, size_t len, const stdio_
 {
     sb_sender sender = {0};
     sb_span frame = {msg, len};
-    if (bus == NULL || msg == NULL || (options != NULL && options->size < sizeof *options)) return STDIO_BUS_ERR_INVALID;
+    if (bus == NULL || msg == NULL) return STDIO_BUS_ERR_INVALID;
+    if (options != NULL && options->size < sizeof *options) return STDIO_BUS_ERR_INVALID;
     sender.peer = &bus->host;
     if (options != NULL) {
         sender.answer_errors = options->flags & STDIO_BUS_SUBMIT_ANSWER_ERRORS;

@@ -5,7 +5,7 @@
 #ifndef SB_FD_H
 #define SB_FD_H
 
-/* The descriptor, or a close-on-exec copy that is at least `least` in its place; -1 with errno set, and it is closed. */
+/* The descriptor, or in its place a close-on-exec copy that is at least `least`; -1 with errno, and it is closed. */
 int sb_fd_from(int fd, int least);
 
 /* The same, clear of the standard ones. Takes -1, too. */

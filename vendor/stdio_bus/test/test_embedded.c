@@ -109,6 +109,39 @@ static void a_drain_with_nothing_registered_stops(void)
     stdio_bus_destroy(bus);
 }
 
+/* ---- when it is ready ------------------------------------------------------------------ */
+
+#define INITIALIZE(id) "{\"jsonrpc\":\"2.0\",\"id\":" id ",\"method\":\"initialize\",\"params\":{}}"
+
+static void a_worker_whose_pool_knows_its_initialize_is_ready_once_and_after_that(void)
+{
+    stdio_bus_t *bus = begin(POOLS("{\"id\":\"p\",\"instances\":0,\"protocol\":\"mcp\",\"initialize\":{}}"));
+    worker_t worker = embed(bus, "p");
+    CHECK_STR(reads(bus, worker), INITIALIZE("1"));
+    CHECK(events_of(STDIO_BUS_EVENT_WORKER_STARTED) == 1 && events_of(STDIO_BUS_EVENT_WORKER_READY) == 0);
+    says(worker, "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}\n");
+    STEP_UNTIL(bus, stdio_bus_worker_count(bus) == 1);
+    CHECK(events_of(STDIO_BUS_EVENT_WORKER_READY) == 1);
+    CHECK(ingest(bus, INITIALIZE("7")) == STDIO_BUS_OK);
+    STEP_UNTIL(bus, seen.count == 1);
+    CHECK(events_of(STDIO_BUS_EVENT_WORKER_READY) == 1);
+    finish(bus);
+}
+
+static void a_worker_that_takes_the_first_initialize_of_a_client_is_ready_again_after_it(void)
+{
+    stdio_bus_t *bus = begin(POOLS("{\"id\":\"p\",\"instances\":0,\"protocol\":\"mcp\"}"));
+    worker_t worker = embed(bus, "p");
+    CHECK(events_of(STDIO_BUS_EVENT_WORKER_READY) == 1);
+    CHECK(ingest(bus, INITIALIZE("7")) == STDIO_BUS_OK);
+    CHECK_STR(reads(bus, worker), INITIALIZE("1"));
+    CHECK(stdio_bus_worker_count(bus) == 0);
+    says(worker, "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}\n");
+    STEP_UNTIL(bus, seen.count == 1);
+    CHECK(events_of(STDIO_BUS_EVENT_WORKER_READY) == 2);
+    finish(bus);
+}
+
 static const sb_test tests[] = {
     TEST(a_pool_without_instances_starts_nothing),
     TEST(the_first_request_goes_to_the_worker_that_was_registered),
@@ -118,6 +151,8 @@ static const sb_test tests[] = {
     TEST(a_reload_may_take_the_processes_from_a_pool),
     TEST(a_client_is_refused_and_then_served_too),
     TEST(a_drain_with_nothing_registered_stops),
+    TEST(a_worker_whose_pool_knows_its_initialize_is_ready_once_and_after_that),
+    TEST(a_worker_that_takes_the_first_initialize_of_a_client_is_ready_again_after_it),
 };
 
 TEST_MAIN(tests)
