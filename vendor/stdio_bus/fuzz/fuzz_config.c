@@ -27,7 +27,8 @@ static void check_accepted(const sb_config *config)
     CHECK(config->default_pool == SIZE_MAX || config->default_pool < config->pool_count);
     for (size_t i = 0; i < config->pool_count; i++) {
         const sb_pool_config *pool = &config->pools[i];
-        CHECK(pool->id != NULL && pool->id[0] != '\0' && pool->command != NULL && pool->command[0] != '\0');
+        CHECK(pool->id != NULL && pool->id[0] != '\0');
+        CHECK(pool->command != NULL ? pool->command[0] != '\0' : pool->instances == 0);
         CHECK(pool->instances >= 1 && sb_pool_config_equal(pool, pool));
         check_list(pool->args, pool->arg_count);
         check_list(pool->env, pool->env_count);

@@ -8,12 +8,12 @@
  * letters step the bus afterwards, capitals don't and send no newline.
  *
  *   a A   client 0 sends a line, or a part of one       w W   the same from the worker of pool p
- *   b B   client 1, which frames by length              v V   the same from the worker of pool q
+ *   b B   client 1, which frames by length              v V   from the one of q (acp)   t T   from the one of r (mcp)
  *   i I   the host ingests                              j J   the host submits beside options: SESSION POOL TEXT
  *   c C   the host cancels this id                      e E   ends this session
  *   y Y   every request a worker has read is answered   z Z   clients answer every request they have read
  *   h H   client 0 or 1 ends its side                   x X   client 0 or 1 is gone; a new one comes
- *   k K   worker 0 or 1 closes its stdout               u U   worker 0 or 1 is unregistered; a new one comes
+ *   k K   worker 0, 1 or 2 closes its stdout            u U   worker 0, 1 or 2 is unregistered; a new one comes
  *   s S   steps only
  */
 #include <errno.h>
@@ -33,7 +33,8 @@
 
 static const char config[] =
     "{\"pools\":[{\"id\":\"p\",\"command\":\"true\",\"restart\":\"never\"},"
-    "{\"id\":\"q\",\"command\":\"true\",\"restart\":\"never\",\"protocol\":\"acp\",\"exclusive\":true}],"
+    "{\"id\":\"q\",\"command\":\"true\",\"restart\":\"never\",\"protocol\":\"acp\"},"
+    "{\"id\":\"r\",\"command\":\"true\",\"restart\":\"never\",\"protocol\":\"mcp\"}],"
     "\"default_pool\":\"p\",\"limits\":{\"max_input_buffer\":1024,\"max_output_queue\":8192,\"max_sessions\":6,\"max_pending\":12}}";
 
 typedef struct {
@@ -45,8 +46,8 @@ typedef struct {
 } party;
 
 static stdio_bus_t *bus;
-static party clients[2], workers[2];
-static const char *const pool_of[2] = {"p", "q"};
+static party clients[2], workers[3];
+static const char *const pool_of[3] = {"p", "q", "r"};
 static long owed; /* answers the host has still to get */
 
 /* ---- the host --------------------------------------------------------------------- */
@@ -307,12 +308,13 @@ static void create_bus(void)
 static void run_op(char op, sb_span text)
 {
     bool capital = op >= 'A' && op <= 'Z';
-    size_t number = text.len > 0 && text.ptr[0] == '1';
+    size_t number = text.len > 0 && text.ptr[0] == '1', worker = text.len > 0 && text.ptr[0] == '2' ? 2 : number;
     switch (capital ? op - 'A' + 'a' : op) {
     case 'a': say_frame(&clients[0], text, !capital); break;
     case 'b': say_frame(&clients[1], text, !capital); break;
     case 'w': say_frame(&workers[0], text, !capital); break;
     case 'v': say_frame(&workers[1], text, !capital); break;
+    case 't': say_frame(&workers[2], text, !capital); break;
     case 'i': host_sends(text, NULL); break;
     case 'j': host_submits(text); break;
     case 'c': owed -= text.len > 0 && stdio_bus_cancel(bus, text.ptr, text.len) == STDIO_BUS_OK; break;
@@ -320,7 +322,7 @@ static void run_op(char op, sb_span text)
         if (text.len > 0) stdio_bus_end_session(bus, NULL, text.ptr, text.len);
         break;
     case 'y':
-        for (size_t i = 0; i < 2; i++) listen_to(&workers[i], true);
+        for (size_t i = 0; i < SB_COUNT(workers); i++) listen_to(&workers[i], true);
         break;
     case 'z':
         for (size_t i = 0; i < 2; i++) listen_to(&clients[i], true);
@@ -332,10 +334,10 @@ static void run_op(char op, sb_span text)
         disconnect_client(&clients[number]);
         connect_client(&clients[number], number == 1);
         break;
-    case 'k': close_fd(&workers[number].out); break;
+    case 'k': close_fd(&workers[worker].out); break;
     case 'u':
-        unregister_worker(number);
-        register_worker(number);
+        unregister_worker(worker);
+        register_worker(worker);
         break;
     default: break;
     }
@@ -399,10 +401,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     const char *p = (const char *)data, *end = p + size;
     if (size > FUZZ_INPUT_MAX) return 0;
     if (bus == NULL) create_bus();
-    for (size_t i = 0; i < 2; i++) {
-        register_worker(i);
-        connect_client(&clients[i], i == 1);
-    }
+    for (size_t i = 0; i < SB_COUNT(workers); i++) register_worker(i);
+    for (size_t i = 0; i < 2; i++) connect_client(&clients[i], i == 1);
     for (int ops = 0; p < end && ops < OPS_MAX; ops++) {
         const char *newline = memchr(p, '\n', (size_t)(end - p));
         const char *stop = newline != NULL ? newline : end;
@@ -410,9 +410,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         if (stop > p) run_op(*p, text);
         p = newline != NULL ? newline + 1 : end;
     }
-    for (size_t i = 0; i < 2; i++) {
+    for (size_t i = 0; i < 2; i++) listen_to(&clients[i], false);
+    for (size_t i = 0; i < SB_COUNT(workers); i++) {
         listen_to(&workers[i], false);
-        listen_to(&clients[i], false);
         unregister_worker(i);
     }
     step();

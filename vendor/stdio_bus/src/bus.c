@@ -63,10 +63,12 @@ static int read_config(stdio_bus_t *bus, const stdio_bus_options_t *options)
     return status;
 }
 
-static bool check_options(stdio_bus_t *bus, const stdio_bus_options_t *options)
+static bool check_options(stdio_bus_t *bus, const stdio_bus_options_t *options, const stdio_bus_ext_options_t *ext)
 {
     const stdio_bus_listener_config_t *listener = &options->listener;
-    if (options->on_message == NULL && bus->ext.on_frame == NULL) {
+    if (ext != NULL && ext->size < sizeof *ext) {
+        sb_report_error(bus, STDIO_BUS_ERR_INVALID, "stdio_bus_ext_options_t: size is not set");
+    } else if (options->on_message == NULL && bus->ext.on_frame == NULL) {
         sb_report_error(bus, STDIO_BUS_ERR_INVALID, "on_message is required");
     } else if (listener->mode > STDIO_BUS_LISTEN_UNIX) {
         sb_report_error(bus, STDIO_BUS_ERR_INVALID, "listener.mode is not one of 0, 1, 2");
@@ -79,11 +81,11 @@ static bool check_options(stdio_bus_t *bus, const stdio_bus_options_t *options)
 }
 
 /* What create does after the structure itself. False, after on_error, on failure; destroy cleans up. */
-static bool build(stdio_bus_t *bus, const stdio_bus_options_t *options)
+static bool build(stdio_bus_t *bus, const stdio_bus_options_t *options, const stdio_bus_ext_options_t *ext)
 {
     sb_ctx *ctx = &bus->ctx;
     int error;
-    if (!check_options(bus, options) || read_config(bus, options) != STDIO_BUS_OK) return false;
+    if (!check_options(bus, options, ext) || read_config(bus, options) != STDIO_BUS_OK) return false;
     ctx->limits = bus->config.limits;
     sb_router_init(&ctx->router, random_seed(), ctx->limits.max_sessions);
     sb_peer_init(&ctx->router, &bus->host, false);
@@ -107,17 +109,17 @@ static bool build(stdio_bus_t *bus, const stdio_bus_options_t *options)
 stdio_bus_t *stdio_bus_create_ext(const stdio_bus_options_t *options, const stdio_bus_ext_options_t *ext)
 {
     stdio_bus_t *bus;
-    bool built;
     if (options == NULL) return NULL;
     bus = sb_calloc(1, sizeof *bus);
     if (bus == NULL) return NULL;
+    bus->process = getpid();
     copy_options(bus, options, ext);
-    /* The host hears log lines of a bus that is not whole yet. */
-    bus->in_step = true;
-    built = build(bus, options);
-    bus->in_step = false;
+    /* The host hears log lines of a bus that is not whole yet; it can't destroy what it has not been given. */
+    bus->calls = 1;
+    bus->whole = build(bus, options, ext);
+    bus->calls = 0;
     bus->destroy_wanted = false;
-    if (built) return bus;
+    if (bus->whole) return bus;
     stdio_bus_destroy(bus);
     return NULL;
 }
@@ -136,18 +138,29 @@ static void free_letters(stdio_bus_t *bus)
     }
 }
 
+/* In a forked child: workers, socket files and what is open are the parent's, which goes on with them. */
+static void disown(stdio_bus_t *bus)
+{
+    sb_loop_disown(&bus->ctx.loop);
+    bus->options.on_error = NULL;
+    bus->ctx.log_level = SB_LOG_ERROR + 1;
+    /* Before anything can be meant for them. */
+    for (size_t i = 0; i < bus->worker_count; i++) sb_worker_abort(bus->workers[i]);
+}
+
 void stdio_bus_destroy(stdio_bus_t *bus)
 {
     if (bus == NULL) return;
-    if (bus->in_step) {
+    if (sb_bus_in_callback(bus)) {
         bus->destroy_wanted = true;
         return;
     }
     /* From here on the host hears nothing but log lines, and what it does then is refused as in a step. */
-    bus->in_step = true;
+    bus->calls = 1;
     bus->options.on_worker = NULL;
     bus->options.on_client_disconnect = NULL;
     bus->ext.on_event = NULL;
+    if (bus->process != getpid()) disown(bus);
     bus->state = STDIO_BUS_STATE_STOPPED;
     sb_clients_close_listeners(bus);
     sb_clients_close_all(bus, "shutdown");
@@ -187,8 +200,8 @@ int stdio_bus_start(stdio_bus_t *bus)
 {
     int status;
     if (bus == NULL) return STDIO_BUS_ERR_INVALID;
-    if (bus->in_step || bus->state != STDIO_BUS_STATE_CREATED) return STDIO_BUS_ERR_STATE;
-    bus->in_step = true;
+    if (sb_bus_in_callback(bus) || bus->state != STDIO_BUS_STATE_CREATED) return STDIO_BUS_ERR_STATE;
+    sb_bus_enter(bus);
     bus->state = STDIO_BUS_STATE_STARTING;
     status = start_all(bus);
     if (status == STDIO_BUS_OK) {
@@ -198,12 +211,7 @@ int stdio_bus_start(stdio_bus_t *bus)
         sb_clients_close_listeners(bus);
         bus->state = STDIO_BUS_STATE_STOPPED;
     }
-    bus->in_step = false;
-    sb_bus_settle(bus);
-    if (bus->destroy_wanted) {
-        bus->destroy_wanted = false;
-        stdio_bus_destroy(bus);
-    }
+    sb_bus_leave(bus);
     return status;
 }
 
@@ -282,7 +290,7 @@ static void progress(stdio_bus_t *bus)
     bus->state = STDIO_BUS_STATE_STOPPED;
 }
 
-int sb_bus_stop(stdio_bus_t *bus, uint64_t timeout_ms)
+static int stop(stdio_bus_t *bus, uint64_t timeout_ms)
 {
     switch (bus->state) {
     case STDIO_BUS_STATE_CREATED: bus->state = STDIO_BUS_STATE_STOPPED; return STDIO_BUS_OK;
@@ -297,42 +305,59 @@ int sb_bus_stop(stdio_bus_t *bus, uint64_t timeout_ms)
     bus->stop_wanted = true;
     bus->stop_ms = timeout_ms;
     /* Inside a callback a worker's frames are being walked: it can't be closed just now. */
-    if (!bus->in_step) {
-        bus->in_step = true;
-        progress(bus);
-        bus->in_step = false;
-    }
+    if (!sb_bus_is_nested(bus)) progress(bus);
     return STDIO_BUS_OK;
+}
+
+int sb_bus_stop(stdio_bus_t *bus, uint64_t timeout_ms)
+{
+    int status;
+    sb_bus_enter(bus);
+    status = stop(bus, timeout_ms);
+    sb_bus_leave(bus);
+    return status;
 }
 
 int stdio_bus_stop(stdio_bus_t *bus, int timeout_sec)
 {
-    int status;
     if (bus == NULL || timeout_sec < 0) return STDIO_BUS_ERR_INVALID;
-    status = sb_bus_stop(bus, (uint64_t)timeout_sec * 1000u);
-    sb_bus_settle(bus);
-    return status;
+    return sb_bus_stop(bus, (uint64_t)timeout_sec * 1000u);
 }
 
 /* ---- step ----------------------------------------------------------------------------------- */
 
-void sb_bus_settle(stdio_bus_t *bus)
+void sb_bus_enter(stdio_bus_t *bus)
+{
+    bus->calls++;
+}
+
+/* Makes the poll fd agree with what is to be done. */
+static void settle(stdio_bus_t *bus)
 {
     sb_loop *loop = &bus->ctx.loop;
-    if (bus->in_step) return;
     watch_idle(bus);
     if (loop->alarm.fd < 0) return;
-    if (bus->ctx.dirty != NULL || bus->letters != NULL || bus->closed != NULL) sb_loop_wake(loop);
+    if (bus->ctx.dirty != NULL || bus->letters != NULL || bus->closed != NULL || bus->stop_wanted) sb_loop_wake(loop);
     sb_loop_settle(loop);
+}
+
+void sb_bus_leave(stdio_bus_t *bus)
+{
+    if (--bus->calls > 0) return;
+    if (bus->destroy_wanted) {
+        stdio_bus_destroy(bus);
+    } else {
+        settle(bus);
+    }
 }
 
 int stdio_bus_step(stdio_bus_t *bus, int timeout_ms)
 {
     int handled;
     if (bus == NULL) return STDIO_BUS_ERR_INVALID;
-    if (bus->in_step) return STDIO_BUS_ERR_STATE;
+    if (sb_bus_in_callback(bus)) return STDIO_BUS_ERR_STATE;
     if (bus->state == STDIO_BUS_STATE_STOPPED || bus->state == STDIO_BUS_STATE_CREATED) return 0;
-    bus->in_step = true;
+    sb_bus_enter(bus);
     sb_sink_flush_all(&bus->ctx);
     handled = sb_deliver_letters(bus);
     if (handled > 0 || bus->letters != NULL || bus->stop_wanted) timeout_ms = 0;
@@ -346,13 +371,7 @@ int stdio_bus_step(stdio_bus_t *bus, int timeout_ms)
     if (bus->retired != NULL) sb_reload_progress(bus);
     if (bus->state != STDIO_BUS_STATE_RUNNING || bus->draining) progress(bus);
     sb_clients_free_closed(bus);
-    bus->in_step = false;
-    if (bus->destroy_wanted) {
-        bus->destroy_wanted = false;
-        stdio_bus_destroy(bus);
-        return handled;
-    }
-    sb_bus_settle(bus);
+    sb_bus_leave(bus);
     return handled;
 }
 
@@ -381,19 +400,22 @@ static int submit_flattened(stdio_bus_t *bus, const sb_sender *sender, sb_span f
 
 int sb_bus_submit(stdio_bus_t *bus, const sb_sender *sender, sb_span frame)
 {
+    size_t max = bus->ctx.limits.max_input_buffer;
     int status;
-    frame = trim(frame);
     if (bus->state != STDIO_BUS_STATE_RUNNING && bus->state != STDIO_BUS_STATE_STOPPING) return STDIO_BUS_ERR_STATE;
-    if (frame.len > bus->ctx.limits.max_input_buffer) {
+    /* A length that can't be right is not followed to the end; a message at the limit may have its line's end. */
+    if (frame.len <= max + 2) frame = trim(frame);
+    if (frame.len > max) {
         bus->more.oversize_frames++;
         return STDIO_BUS_ERR_BUFFER;
     }
+    sb_bus_enter(bus);
     if (memchr(frame.ptr, '\n', frame.len) != NULL) {
         status = submit_flattened(bus, sender, frame);
     } else {
         status = sb_dispatch_from_client(bus, sender, frame);
     }
-    sb_bus_settle(bus);
+    sb_bus_leave(bus);
     return status;
 }
 
@@ -443,7 +465,7 @@ int stdio_bus_client_count(const stdio_bus_t *bus)
 
 int stdio_bus_get_poll_fd(const stdio_bus_t *bus)
 {
-    if (bus == NULL) return -1;
+    if (bus == NULL || !bus->whole) return -1;
     /* The alarm behind the descriptor is only made for hosts that ask; that isn't a change they can see. */
     return sb_loop_expose(&((stdio_bus_t *)(uintptr_t)bus)->ctx.loop);
 }
@@ -466,8 +488,7 @@ int stdio_bus_register_embedded_worker(stdio_bus_t *bus, int fd_to_worker, int f
 {
     sb_pool *pool;
     sb_worker *worker;
-    bool nested;
-    int error;
+    int error, id;
     if (bus == NULL || pool_id == NULL || fd_to_worker < 0 || fd_from_worker < 0 || fd_to_worker == fd_from_worker) {
         return STDIO_BUS_ERR_INVALID;
     }
@@ -478,26 +499,24 @@ int stdio_bus_register_embedded_worker(stdio_bus_t *bus, int fd_to_worker, int f
     if (pool->config.exclusive) return STDIO_BUS_EINVAL;
     worker = embedded_slot(bus, pool);
     if (worker == NULL) return STDIO_BUS_ERR_BUFFER;
-    nested = bus->in_step;
-    bus->in_step = true;
+    id = worker->id;
+    sb_bus_enter(bus);
     error = sb_worker_embed(worker, fd_to_worker, fd_from_worker);
-    bus->in_step = nested;
-    sb_bus_settle(bus);
-    return error == 0 ? worker->id : STDIO_BUS_ERR_WORKER;
+    sb_bus_leave(bus);
+    return error == 0 ? id : STDIO_BUS_ERR_WORKER;
 }
 
 int stdio_bus_unregister_embedded_worker(stdio_bus_t *bus, int worker_id)
 {
     sb_worker *worker;
     if (bus == NULL) return STDIO_BUS_ERR_INVALID;
+    if (sb_bus_in_callback(bus)) return STDIO_BUS_ERR_STATE;
     if (worker_id < 0 || (size_t)worker_id >= bus->worker_count) return STDIO_BUS_ENOTFOUND;
     worker = bus->workers[worker_id];
     if (!worker->embedded) return STDIO_BUS_ENOTFOUND;
-    if (bus->in_step) return STDIO_BUS_ERR_STATE;
+    sb_bus_enter(bus);
     sb_bus_tell_time(bus);
-    bus->in_step = true;
     sb_worker_stop(worker, 0);
-    bus->in_step = false;
-    sb_bus_settle(bus);
+    sb_bus_leave(bus);
     return STDIO_BUS_OK;
 }

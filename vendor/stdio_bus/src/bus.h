@@ -123,7 +123,9 @@ struct stdio_bus {
     bool draining;
     bool warned_open; /* that others can reach a listener */
     bool overdue; /* the time for stopping has passed */
-    bool in_step;
+    unsigned calls; /* functions that may call back and run now; 0: the host is outside */
+    bool whole;     /* create got to its end */
+    pid_t process;  /* that has created it */
     bool destroy_wanted;
     stdio_bus_stats_t stats;
     stdio_bus_ext_stats_t more;
@@ -136,8 +138,26 @@ static inline stdio_bus_t *sb_bus_of(sb_ctx *ctx)
 
 /* ---- bus.c ------------------------------------------------------------------ */
 
-/* Where a function of the API ends: makes the poll fd agree with what is to be done. */
-void sb_bus_settle(stdio_bus_t *bus);
+/*
+ * Every function of the API that may call the host back enters first and
+ * leaves at its end. The outermost makes the poll fd agree with what is to be
+ * done, and destroys the bus if a callback has asked for that: the bus must
+ * not be touched after leaving.
+ */
+void sb_bus_enter(stdio_bus_t *bus);
+void sb_bus_leave(stdio_bus_t *bus);
+
+/* Whether a function of the API, which has not entered yet, was called from inside a callback. */
+static inline bool sb_bus_in_callback(const stdio_bus_t *bus)
+{
+    return bus->calls > 0;
+}
+
+/* The same for one that has entered. */
+static inline bool sb_bus_is_nested(const stdio_bus_t *bus)
+{
+    return bus->calls > 1;
+}
 
 /* A session is used: the router has to know when, where idle ones are to be ended. */
 void sb_bus_tell_time(stdio_bus_t *bus);

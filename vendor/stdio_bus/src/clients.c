@@ -196,6 +196,7 @@ int sb_clients_listen(stdio_bus_t *bus, const stdio_bus_listen_options_t *option
         sb_listener_close(listener);
         return STDIO_BUS_ERR_BUFFER;
     }
+    sb_listener_keep(listener);
     listeners[bus->listener_count] = listener;
     id = (int)bus->listener_count++;
     sb_log(&bus->ctx, SB_LOG_INFO, "listening on %s %s", listener->tcp ? "tcp" : "unix", listener->address);

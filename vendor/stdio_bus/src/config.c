@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "fd.h"
 #include "json.h"
 
 /* Longest piece of a value or a file name that a message shows. */
@@ -347,9 +348,9 @@ static bool read_json(reader *r, const key_spec *spec, const sb_json_node *node,
 
 static const key_spec pool_keys[] = {
     {AT(sb_pool_config, id), .read = read_text, .required = true},
-    {AT(sb_pool_config, command), .read = read_text, .required = true},
+    {AT(sb_pool_config, command), .read = read_text},
     {.name = "args", .read = read_args},
-    NUMBER(sb_pool_config, instances, 1, 1, 65536),
+    NUMBER(sb_pool_config, instances, 1, 0, 65536),
     {.name = "env", .read = read_env},
     BOOL(sb_pool_config, inherit_env, true),
     {AT(sb_pool_config, cwd), .read = read_text},
@@ -386,6 +387,19 @@ static bool check_pool_id(reader *r, const sb_json_node *pools, const sb_json_no
                    (int)len, id->raw.ptr, len < id->raw.len ? "..." : "", earlier, line, column);
 }
 
+/* A pool without processes of its own has workers only that the host registers. */
+static bool check_processes(reader *r, const sb_json_node *node, const sb_pool_config *pool)
+{
+    if (pool->command == NULL && pool->instances > 0) {
+        return fail_at(r, node->raw.ptr, node, "the key \"command\" is missing");
+    }
+    if (pool->exclusive && pool->instances == 0) {
+        node = sb_json_member(node, sb_span_of("instances"));
+        return fail_at(r, node->raw.ptr, node, "must be at least 1 where \"clients\" is \"exclusive\"");
+    }
+    return true;
+}
+
 static bool read_pools(reader *r, const key_spec *spec, const sb_json_node *node, void *base)
 {
     (void)spec;
@@ -399,7 +413,9 @@ static bool read_pools(reader *r, const key_spec *spec, const sb_json_node *node
     for (const sb_json_node *item = node->first; item != NULL; item = item->next) {
         sb_pool_config *pool = &config->pools[config->pool_count++];
         preset_keys(pool_keys, pool);
-        if (!read_keys(r, pool_keys, item, pool) || !check_pool_id(r, node, item)) return false;
+        if (!read_keys(r, pool_keys, item, pool) || !check_processes(r, item, pool) || !check_pool_id(r, node, item)) {
+            return false;
+        }
     }
     return true;
 }
@@ -586,7 +602,7 @@ int sb_config_load(sb_config *config, const char *path, char error[SB_CONFIG_ERR
     int status = STDIO_BUS_ERR_CONFIG;
 
     preset_config(config);
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+    int fd = sb_fd_clear(open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY));
     if (fd < 0) {
         fail_file(error, path, strerror(errno));
         return status;

@@ -12,10 +12,10 @@ typedef enum { SB_FRAMING_NDJSON, SB_FRAMING_LENGTH } sb_framing;
 
 typedef struct {
     char *id;
-    char *command;
+    char *command; /* NULL only if there are no instances */
     char **args; /* NULL-terminated, without the command */
     size_t arg_count;
-    uint32_t instances;
+    uint32_t instances; /* 0: only workers that the host registers */
     char **env; /* NULL-terminated "NAME=value" */
     size_t env_count;
     bool inherit_env;
@@ -61,7 +61,7 @@ typedef struct {
 /*
  * Fills `config` from JSON text. Returns STDIO_BUS_OK; or STDIO_BUS_ERR_CONFIG
  * with a message in `error` ("config: line 3, column 14: pools[0].instances:
- * must be a whole number from 1 to 65536, not -1") and `config` empty.
+ * must be a whole number from 0 to 65536, not -1") and `config` empty.
  */
 int sb_config_parse(sb_config *config, sb_span text, char error[SB_CONFIG_ERROR_MAX]);
 

@@ -10,7 +10,7 @@ static void stop_watching(sb_conn *conn, sb_io *io, int flags)
     if (fd < 0) return;
     sb_loop_unwatch(&conn->ctx->loop, io);
     /* The other side of these descriptors may be in use elsewhere, a terminal for one. */
-    if (conn->pair) fcntl(fd, F_SETFL, flags);
+    if (conn->pair && !conn->ctx->loop.foreign) fcntl(fd, F_SETFL, flags);
     close(fd);
 }
 

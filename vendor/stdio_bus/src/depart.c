@@ -1,6 +1,5 @@
 #include "bus.h"
 
-/* Answers a worker's request that no client can answer. */
 void sb_dispatch_decline(stdio_bus_t *bus, sb_worker *worker, sb_span id, sb_meaning meaning)
 {
     sb_error error = sb_error_of(SB_RPC_METHOD_NOT_FOUND, "no_client", "No client can answer this request");

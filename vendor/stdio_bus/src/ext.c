@@ -6,17 +6,14 @@
 int stdio_bus_wakeup(stdio_bus_t *bus)
 {
     if (bus == NULL) return STDIO_BUS_ERR_INVALID;
+    if (!bus->whole) return STDIO_BUS_ERR_STATE;
     sb_loop_wake(&bus->ctx.loop);
     return STDIO_BUS_OK;
 }
 
 int stdio_bus_stop_within(stdio_bus_t *bus, uint32_t timeout_ms)
 {
-    int status;
-    if (bus == NULL) return STDIO_BUS_ERR_INVALID;
-    status = sb_bus_stop(bus, timeout_ms);
-    sb_bus_settle(bus);
-    return status;
+    return bus == NULL ? STDIO_BUS_ERR_INVALID : sb_bus_stop(bus, timeout_ms);
 }
 
 int stdio_bus_drain(stdio_bus_t *bus, uint32_t timeout_ms, uint32_t grace_ms)
@@ -25,14 +22,15 @@ int stdio_bus_drain(stdio_bus_t *bus, uint32_t timeout_ms, uint32_t grace_ms)
     if (bus == NULL) return STDIO_BUS_ERR_INVALID;
     if (bus->state != STDIO_BUS_STATE_RUNNING) return STDIO_BUS_ERR_STATE;
     if (timeout_ms == STDIO_BUS_DRAIN_CONFIGURED) limit_ms = (uint64_t)bus->ctx.limits.drain_timeout_sec * 1000u;
+    sb_bus_enter(bus);
     bus->draining = true;
     bus->grace_ms = grace_ms;
-    /* Inside a callback a listener may be at work: they are closed when the step ends. */
-    if (!bus->in_step) sb_clients_close_listeners(bus);
+    /* Inside a callback a listener may be at work: they are closed when the next step ends. */
+    if (!sb_bus_is_nested(bus)) sb_clients_close_listeners(bus);
     sb_timer_set(&bus->ctx.loop.timers, &bus->timer, sb_clock_now(&bus->ctx.loop.clock) + limit_ms);
     /* With nothing pending the next step has to notice. */
     sb_loop_wake(&bus->ctx.loop);
-    sb_bus_settle(bus);
+    sb_bus_leave(bus);
     return STDIO_BUS_OK;
 }
 
@@ -42,19 +40,17 @@ int stdio_bus_reload(stdio_bus_t *bus, const char *config_path, const char *conf
     char error[SB_CONFIG_ERROR_MAX];
     int status;
     if (bus == NULL || (config_path == NULL && config_json == NULL)) return STDIO_BUS_ERR_INVALID;
-    if (bus->in_step || bus->state != STDIO_BUS_STATE_RUNNING || bus->draining) return STDIO_BUS_ERR_STATE;
+    if (sb_bus_in_callback(bus) || bus->state != STDIO_BUS_STATE_RUNNING || bus->draining) return STDIO_BUS_ERR_STATE;
+    sb_bus_enter(bus);
     status = config_path != NULL ? sb_config_load(&config, config_path, error)
                                  : sb_config_parse(&config, sb_span_of(config_json), error);
-    if (status != STDIO_BUS_OK) {
+    if (status == STDIO_BUS_OK) {
+        status = sb_reload(bus, &config);
+    } else {
         sb_report_error(bus, status, "reload: %s", error);
-        sb_config_free(&config);
-        return status;
     }
-    bus->in_step = true;
-    status = sb_reload(bus, &config);
-    bus->in_step = false;
     sb_config_free(&config);
-    sb_bus_settle(bus);
+    sb_bus_leave(bus);
     return status;
 }
 
@@ -64,9 +60,9 @@ int stdio_bus_submit(stdio_bus_t *bus, const char *msg, size_t len, const stdio_
 {
     sb_sender sender = {0};
     sb_span frame = {msg, len};
-    if (bus == NULL || msg == NULL) return STDIO_BUS_ERR_INVALID;
+    if (bus == NULL || msg == NULL || (options != NULL && options->size < sizeof *options)) return STDIO_BUS_ERR_INVALID;
     sender.peer = &bus->host;
-    if (options != NULL && options->size >= sizeof *options) {
+    if (options != NULL) {
         sender.answer_errors = options->flags & STDIO_BUS_SUBMIT_ANSWER_ERRORS;
         sender.session.ptr = options->session;
         sender.session.len = options->session_len;
@@ -81,13 +77,15 @@ int stdio_bus_cancel(stdio_bus_t *bus, const char *id, size_t id_len)
     sb_span token = {id, id_len};
     uint32_t request;
     if (bus == NULL || id == NULL) return STDIO_BUS_ERR_INVALID;
+    if (!bus->whole) return STDIO_BUS_ENOTFOUND;
     request = sb_router_asked(&bus->ctx.router, &bus->host, token);
     if (request == SB_NONE) return STDIO_BUS_ENOTFOUND;
+    sb_bus_enter(bus);
     sb_bus_tell_time(bus);
     sb_dispatch_give_up(bus, request);
     /* It may be the last one that a drain has waited for. */
     if (bus->draining) sb_loop_wake(&bus->ctx.loop);
-    sb_bus_settle(bus);
+    sb_bus_leave(bus);
     return STDIO_BUS_OK;
 }
 
@@ -125,7 +123,8 @@ int stdio_bus_end_session(stdio_bus_t *bus, const char *pool, const char *sessio
 static bool is_listenable(const stdio_bus_listen_options_t *options)
 {
     if (options->framing > STDIO_BUS_FRAMING_LENGTH || (options->uid_count > 0 && options->uids == NULL)) return false;
-    if (options->token != NULL && options->token_len == 0) return false;
+    /* Half a token is a mistake, not a listener for everybody. */
+    if ((options->token == NULL) != (options->token_len == 0)) return false;
     switch (options->mode) {
     case STDIO_BUS_LISTEN_TCP: return options->tcp_port <= UINT16_MAX;
     case STDIO_BUS_LISTEN_UNIX: return options->unix_path != NULL;
@@ -136,17 +135,14 @@ static bool is_listenable(const stdio_bus_listen_options_t *options)
 
 int stdio_bus_listen(stdio_bus_t *bus, const stdio_bus_listen_options_t *options)
 {
-    bool nested;
     int status;
     if (bus == NULL || options == NULL || options->size < sizeof *options || !is_listenable(options)) {
         return STDIO_BUS_ERR_INVALID;
     }
-    if (bus->state >= STDIO_BUS_STATE_STOPPING || bus->draining) return STDIO_BUS_ERR_STATE;
-    nested = bus->in_step;
-    bus->in_step = true;
+    if (!bus->whole || bus->state >= STDIO_BUS_STATE_STOPPING || bus->draining) return STDIO_BUS_ERR_STATE;
+    sb_bus_enter(bus);
     status = sb_clients_listen(bus, options);
-    bus->in_step = nested;
-    sb_bus_settle(bus);
+    sb_bus_leave(bus);
     return status;
 }
 
@@ -176,13 +172,12 @@ int stdio_bus_adopt_client_with(stdio_bus_t *bus, int fd_from_client, int fd_to_
 {
     sb_conn_plan plan = {0};
     uint32_t framing = options != NULL ? options->framing : STDIO_BUS_FRAMING_CONFIGURED;
-    bool nested;
     int status;
     if (bus == NULL || fd_from_client < 0 || fd_to_client < 0 || framing > STDIO_BUS_FRAMING_LENGTH ||
         (options != NULL && options->size < sizeof *options)) {
         return STDIO_BUS_ERR_INVALID;
     }
-    if (bus->state >= STDIO_BUS_STATE_STOPPING || bus->draining) return STDIO_BUS_ERR_STATE;
+    if (!bus->whole || bus->state >= STDIO_BUS_STATE_STOPPING || bus->draining) return STDIO_BUS_ERR_STATE;
     plan.fd_from = fd_from_client;
     plan.fd_to = fd_to_client;
     plan.pair = true;
@@ -193,11 +188,9 @@ int stdio_bus_adopt_client_with(stdio_bus_t *bus, int fd_from_client, int fd_to_
         if (pool == NULL) return STDIO_BUS_ENOTFOUND;
         plan.pool = pool;
     }
-    nested = bus->in_step;
-    bus->in_step = true;
+    sb_bus_enter(bus);
     status = sb_clients_adopt(bus, &plan);
-    bus->in_step = nested;
-    sb_bus_settle(bus);
+    sb_bus_leave(bus);
     return status;
 }
 

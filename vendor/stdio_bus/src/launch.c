@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "fd.h"
+
 extern char **environ;
 
 static const char *env_value(char *const *env, const char *name)
@@ -96,7 +98,7 @@ int sb_launch_check(const sb_pool_config *config)
     char *path = find_program(config, &error);
     if (path == NULL) return error;
     error = 0;
-    if (config->cwd != NULL) dir = open(config->cwd, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (config->cwd != NULL) dir = sb_fd_clear(open(config->cwd, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     if (dir == -1 || faccessat(dir, path, X_OK, 0) != 0) error = errno;
     if (dir >= 0) close(dir);
     sb_free(path);

@@ -6,12 +6,15 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
+
+#include "fd.h"
 
 #define BACKLOG 1024
 #define ACCEPTS_PER_TURN 64
@@ -30,9 +33,9 @@ static void on_pause_over(sb_timer *timer)
 static int open_socket(int family)
 {
 #ifdef SOCK_CLOEXEC
-    return socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    return sb_fd_clear(socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
 #else
-    int fd = socket(family, SOCK_STREAM, 0);
+    int fd = sb_fd_clear(socket(family, SOCK_STREAM, 0));
     if (fd < 0) return -1;
     fcntl(fd, F_SETFD, FD_CLOEXEC);
     fcntl(fd, F_SETFL, O_NONBLOCK);
@@ -177,7 +180,7 @@ static int bind_unix(const struct sockaddr_un *name, sb_unix_access access, char
 static int take_lock(const char *lock_path, const char *path, char error[SB_LISTENER_ERROR_MAX])
 {
     struct stat held, there;
-    int fd = open(lock_path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+    int fd = sb_fd_clear(open(lock_path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600));
     if (fd < 0) return fail_unix(error, path, strerror(errno));
     if (flock(fd, LOCK_EX | LOCK_NB) == 0 && fstat(fd, &held) == 0 && lstat(lock_path, &there) == 0 &&
         held.st_ino == there.st_ino && held.st_dev == there.st_dev) {
@@ -223,28 +226,66 @@ sb_listener *sb_listener_open_unix(sb_ctx *ctx, const char *path, sb_unix_access
     return listener;
 }
 
+/* ---- a socket of the host's ------------------------------------------------------------ */
+
+static bool is_bound(const struct sockaddr_storage *address, socklen_t len)
+{
+    switch (address->ss_family) {
+    case AF_INET: return ((const struct sockaddr_in *)(const void *)address)->sin_port != 0;
+    case AF_INET6: return ((const struct sockaddr_in6 *)(const void *)address)->sin6_port != 0;
+    case AF_UNIX: return len > offsetof(struct sockaddr_un, sun_path);
+    default: return false;
+    }
+}
+
+/* Why clients can't come over this descriptor, or NULL; its address. */
+static const char *why_unfit(int fd, struct sockaddr_storage *address, socklen_t *len)
+{
+    struct sockaddr_storage peer;
+    socklen_t peer_len = sizeof peer, type_len = sizeof(int);
+    int type = 0;
+    if (getsockname(fd, (struct sockaddr *)address, len) != 0 ||
+        getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &type_len) != 0) {
+        return strerror(errno);
+    }
+    if (type != SOCK_STREAM) return "not a stream socket";
+    /* Listening would bind it to any port, for everybody. */
+    if (!is_bound(address, *len)) return "not bound to an address";
+    return getpeername(fd, (struct sockaddr *)&peer, &peer_len) == 0 ? "a connection, not a listening socket" : NULL;
+}
+
 sb_listener *sb_listener_adopt(sb_ctx *ctx, int fd, char error[SB_LISTENER_ERROR_MAX])
 {
     struct sockaddr_storage bound = {0};
     socklen_t len = sizeof bound;
     char address[NI_MAXHOST + NI_MAXSERV] = "";
-    bool tcp;
+    const char *why = why_unfit(fd, &bound, &len);
+    bool tcp = bound.ss_family != AF_UNIX;
     sb_listener *listener = NULL;
-    if (getsockname(fd, (struct sockaddr *)&bound, &len) == 0) {
-        tcp = bound.ss_family != AF_UNIX;
+    if (why == NULL) {
         if (tcp) {
             format_address((const struct sockaddr *)&bound, len, address, sizeof address);
         } else {
             snprintf(address, sizeof address, "%s", ((const struct sockaddr_un *)(const void *)&bound)->sun_path);
         }
-        fcntl(fd, F_SETFD, FD_CLOEXEC);
-        fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
         listener = listener_new(ctx, fd, tcp, address);
+        if (listener == NULL) why = strerror(errno);
     }
-    if (listener == NULL) {
-        snprintf(error, SB_LISTENER_ERROR_MAX, "cannot listen on descriptor %d: %s", fd, strerror(errno));
+    if (listener != NULL) {
+        listener->borrowed = true;
+    } else {
+        snprintf(error, SB_LISTENER_ERROR_MAX, "cannot listen on descriptor %d: %s", fd, why);
     }
     return listener;
+}
+
+void sb_listener_keep(sb_listener *listener)
+{
+    int fd = listener->io.fd;
+    if (!listener->borrowed) return;
+    listener->borrowed = false;
+    fcntl(fd, F_SETFD, FD_CLOEXEC);
+    fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
 }
 
 bool sb_listener_knows(const sb_listener *listener, sb_span token)
@@ -268,12 +309,12 @@ void sb_listener_close(sb_listener *listener)
     int fd;
     if (listener == NULL) return;
     fd = listener->io.fd;
-    if (listener->owns_file && lstat(listener->address, &info) == 0 && info.st_dev == listener->device &&
+    if (listener->owns_file && !listener->ctx->loop.foreign && lstat(listener->address, &info) == 0 && info.st_dev == listener->device &&
         info.st_ino == listener->inode) {
         unlink(listener->address);
     }
     sb_loop_unwatch(&listener->ctx->loop, &listener->io);
-    close(fd);
+    if (!listener->borrowed) close(fd);
     sb_timer_unregister(&listener->ctx->loop.timers, &listener->timer);
     if (listener->token != NULL) wipe(listener->token, listener->token_len);
     sb_free(listener->token);
@@ -287,9 +328,9 @@ void sb_listener_close(sb_listener *listener)
 static int accept_client(int fd, struct sockaddr_storage *peer, socklen_t *len)
 {
 #ifdef __linux__
-    return accept4(fd, (struct sockaddr *)peer, len, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    return sb_fd_clear(accept4(fd, (struct sockaddr *)peer, len, SOCK_CLOEXEC | SOCK_NONBLOCK));
 #else
-    int client = accept(fd, (struct sockaddr *)peer, len);
+    int client = sb_fd_clear(accept(fd, (struct sockaddr *)peer, len));
     if (client < 0) return -1;
     fcntl(client, F_SETFD, FD_CLOEXEC);
     fcntl(client, F_SETFL, O_NONBLOCK);

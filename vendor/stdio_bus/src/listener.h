@@ -15,6 +15,7 @@ struct sb_listener {
     bool tcp;
     bool length_framed;
     bool owns_file; /* the socket file is ours to remove */
+    bool borrowed;  /* the descriptor is still the host's */
     sb_pool *pool;  /* of its clients, or NULL */
     char *token;    /* what clients have to show first, or NULL */
     size_t token_len;
@@ -39,8 +40,14 @@ sb_listener *sb_listener_open_tcp(sb_ctx *ctx, const char *host, uint16_t port, 
 sb_listener *sb_listener_open_unix(sb_ctx *ctx, const char *path, sb_unix_access access,
                                    char error[SB_LISTENER_ERROR_MAX]);
 
-/* Takes over a socket that is bound already, as a service manager hands it down. */
+/*
+ * Listens on a socket that is bound already, as a service manager hands it
+ * down. It stays the caller's, and as it was, until it is kept.
+ */
 sb_listener *sb_listener_adopt(sb_ctx *ctx, int fd, char error[SB_LISTENER_ERROR_MAX]);
+
+/* Takes it over. Does nothing with a socket that was the bus's from the beginning. */
+void sb_listener_keep(sb_listener *listener);
 
 /* Whether this is the listener's token; takes as long for any of the same length. */
 bool sb_listener_knows(const sb_listener *listener, sb_span token);

@@ -8,6 +8,8 @@
 #include <sys/timerfd.h>
 #endif
 
+#include "fd.h"
+
 static void on_wake(sb_io *io, unsigned events)
 {
     sb_loop *loop = SB_CONTAINER(io, sb_loop, wake);
@@ -28,11 +30,19 @@ static void on_wake(sb_io *io, unsigned events)
 static int open_wake(sb_loop *loop, int *read_fd)
 {
 #ifdef __linux__
-    *read_fd = loop->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    *read_fd = loop->wake_fd = sb_fd_clear(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
     return *read_fd < 0 ? errno : 0;
 #else
     int pair[2];
     if (pipe(pair) != 0) return errno;
+    pair[0] = sb_fd_clear(pair[0]);
+    pair[1] = sb_fd_clear(pair[1]);
+    if (pair[0] < 0 || pair[1] < 0) {
+        if (pair[0] >= 0) close(pair[0]);
+        if (pair[1] >= 0) close(pair[1]);
+        loop->wake_fd = -1;
+        return EMFILE;
+    }
     for (int i = 0; i < 2; i++) {
         fcntl(pair[i], F_SETFD, FD_CLOEXEC);
         fcntl(pair[i], F_SETFL, O_NONBLOCK);
@@ -80,6 +90,13 @@ static void close_io(sb_loop *loop, sb_io *io)
     if (fd < 0) return;
     sb_loop_unwatch(loop, io);
     close(fd);
+}
+
+void sb_loop_disown(sb_loop *loop)
+{
+    loop->foreign = true;
+    /* So that nothing is written. */
+    (void)atomic_exchange(&loop->woken, true);
 }
 
 void sb_loop_free(sb_loop *loop)
@@ -140,7 +157,7 @@ void sb_loop_unwatch(sb_loop *loop, sb_io *io)
         for (size_t i = 0; i < loop->always_count; i++) {
             if (loop->always[i] == io) loop->always[i--] = loop->always[--loop->always_count];
         }
-    } else {
+    } else if (!loop->foreign) {
         loop->ops->remove(loop->poller, io);
     }
     io->fd = -1;
@@ -230,7 +247,7 @@ int sb_loop_expose(sb_loop *loop)
     int fd = loop->ops->fd(loop->poller);
     int alarm;
     if (fd < 0 || loop->alarm.fd >= 0) return fd;
-    alarm = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+    alarm = sb_fd_clear(timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
     if (alarm < 0) return -1;
     if (sb_loop_watch(loop, &loop->alarm, alarm, SB_READ, on_alarm) != 0) {
         close(alarm);

@@ -22,6 +22,7 @@ typedef struct {
     sb_io wake;       /* eventfd, or the read end of a pipe */
     int wake_fd;      /* where a wake-up is written */
     atomic_bool woken; /* a wake-up was written and not yet read */
+    bool foreign;      /* see sb_loop_disown */
     sb_io alarm;      /* timerfd; only once the poll fd has been asked for */
     uint64_t alarm_due; /* what the timerfd is set to */
     sb_io **always;   /* descriptors that are always ready */
@@ -35,6 +36,12 @@ typedef struct {
 int sb_loop_init(sb_loop *loop, sb_clock clock, bool use_poll);
 
 void sb_loop_free(sb_loop *loop);
+
+/*
+ * This is a forked copy: the poller, the wake-up and all that is open are
+ * shared with the process that it belongs to. From now on it is only freed.
+ */
+void sb_loop_disown(sb_loop *loop);
 
 /* Watches `fd`; io->on_ready is called from a turn. Returns 0 or an errno value. */
 int sb_loop_watch(sb_loop *loop, sb_io *io, int fd, unsigned interest, sb_io_fn on_ready);

@@ -4,6 +4,7 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
+#include "fd.h"
 #include "poller.h"
 
 #define BATCH 256
@@ -17,7 +18,7 @@ static sb_poller *epoll_create_poller(void)
 {
     sb_poller *poller = sb_alloc(sizeof *poller);
     if (poller == NULL) return NULL;
-    poller->fd = epoll_create1(EPOLL_CLOEXEC);
+    poller->fd = sb_fd_clear(epoll_create1(EPOLL_CLOEXEC));
     if (poller->fd < 0) {
         sb_free(poller);
         return NULL;

@@ -373,7 +373,9 @@ static void plan_restart(stdio_bus_t *bus, sb_worker *worker)
 
 static void log_exit(stdio_bus_t *bus, const sb_worker *worker)
 {
-    int level = bus->state == STDIO_BUS_STATE_RUNNING ? SB_LOG_WARN : SB_LOG_INFO;
+    /* One that was to end anyway is no news. */
+    bool expected = bus->state != STDIO_BUS_STATE_RUNNING || worker->retiring;
+    int level = expected ? SB_LOG_INFO : SB_LOG_WARN;
     if (worker->embedded) {
         sb_log(&bus->ctx, level, "worker %d (%s) is gone", worker->id, worker->config->id);
     } else if (worker->exec_error != 0) {

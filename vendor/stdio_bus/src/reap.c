@@ -8,11 +8,13 @@
 #include <sys/syscall.h>
 #endif
 
+#include "fd.h"
+
 int sb_reap_open(pid_t pid)
 {
 #ifdef SYS_pidfd_open
     /* Close-on-exec by itself. */
-    return (int)syscall(SYS_pidfd_open, pid, 0u);
+    return sb_fd_clear((int)syscall(SYS_pidfd_open, pid, 0u));
 #else
     (void)pid;
     return -1;

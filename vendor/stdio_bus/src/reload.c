@@ -9,7 +9,7 @@ static int check(stdio_bus_t *bus, const sb_config *config)
 {
     for (size_t i = 0; i < config->pool_count; i++) {
         const sb_pool_config *pool = &config->pools[i];
-        int error = sb_launch_check(pool);
+        int error = pool->instances > 0 ? sb_launch_check(pool) : 0;
         if (error != 0) {
             sb_report_error(bus, STDIO_BUS_ERR_WORKER, "reload: cannot execute %s (pool %s): %s", pool->command,
                             pool->id, strerror(error));

@@ -121,8 +121,9 @@ static sb_pool *find_pool(stdio_bus_t *bus, const sb_message *message, char why[
 /* Whether it might be a request of stateless MCP ("io.modelcontextprotocol/protocolVersion"): worth a closer look. */
 static bool mentions_version(sb_span text)
 {
-    const char *p = text.ptr, *end = text.ptr + text.len;
+    const char *p = text.ptr, *end;
     if (p == NULL) return false;
+    end = p + text.len;
     while ((p = memchr(p, '/', (size_t)(end - p))) != NULL) {
         /* The slash may be escaped. */
         if (p > text.ptr && (p[-1] == 'l' || p[-1] == '\\') && p + 1 < end && p[1] == 'p') return true;

@@ -127,7 +127,7 @@ void sb_sink_flush(sb_ctx *ctx, sb_sink *sink)
     struct iovec pieces[PIECES];
     size_t budget = FLUSH_BUDGET;
     int error = 0;
-    if (sink->io->fd < 0) return;
+    if (sink->io->fd < 0 || ctx->loop.foreign) return;
     while (sink->outbox.bytes > 0 && budget > 0) {
         size_t offered = 0;
         int count = sb_outbox_pieces(&sink->outbox, pieces, PIECES);

@@ -1,5 +1,7 @@
 #include "spawn.h"
 
+#include "fd.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -21,16 +23,6 @@ typedef struct {
 /* Where the child keeps the write end of the verdict pipe. */
 #define VERDICT_FD 3
 
-/* A close-on-exec descriptor above the standard ones, so that none is in the way of another's dup2. */
-static int raise_fd(int fd)
-{
-    int high;
-    if (fd > VERDICT_FD) return fd;
-    high = fcntl(fd, F_DUPFD_CLOEXEC, VERDICT_FD + 1);
-    close(fd);
-    return high;
-}
-
 static int open_pipe(int ends[2])
 {
 #ifdef __linux__
@@ -40,8 +32,9 @@ static int open_pipe(int ends[2])
     fcntl(ends[0], F_SETFD, FD_CLOEXEC);
     fcntl(ends[1], F_SETFD, FD_CLOEXEC);
 #endif
-    ends[0] = raise_fd(ends[0]);
-    ends[1] = raise_fd(ends[1]);
+    /* So that none is in the way of another's dup2. */
+    ends[0] = sb_fd_from(ends[0], VERDICT_FD + 1);
+    ends[1] = sb_fd_from(ends[1], VERDICT_FD + 1);
     if (ends[0] >= 0 && ends[1] >= 0) return 0;
     if (ends[0] >= 0) close(ends[0]);
     if (ends[1] >= 0) close(ends[1]);

@@ -30,7 +30,7 @@ void sb_dispatch_answer(stdio_bus_t *bus, sb_peer *client, const sb_worker *work
 /* ---- what answers teach ------------------------------------------------------------------ */
 
 /* The answer to session/new, or to its like, names a session of that worker's: from now on it is known. */
-static bool learn_session(stdio_bus_t *bus, sb_worker *worker, sb_peer *client, sb_span result)
+static bool learn_session(stdio_bus_t *bus, sb_worker *worker, sb_peer *client, sb_span result, sb_error *why)
 {
     sb_router *router = &bus->ctx.router;
     sb_span token = sb_protocol_session(result), name;
@@ -38,31 +38,38 @@ static bool learn_session(stdio_bus_t *bus, sb_worker *worker, sb_peer *client, 
     if (token.ptr == NULL) return true;
     name = sb_plain_text(bus, token);
     session = name.ptr != NULL ? sb_router_session(router, worker->pool->key, name, true) : SB_NONE;
-    if (session == SB_NONE) return false;
+    if (session == SB_NONE) {
+        *why = sb_error_of(SB_RPC_OVERLOADED, "overloaded", "Too many sessions");
+        return false;
+    }
     if (sb_router_session_at(router, session)->created &&
         sb_router_session_at(router, session)->worker != &worker->peer) {
+        *why = sb_error_of(SB_RPC_INTERNAL_ERROR, "session_exists",
+                           "The session that the worker has created has the name of another worker's");
         return false;
     }
     sb_session_create(router, session, &worker->peer, client);
     return true;
 }
 
-/* False if the answer can't be handed on, since what it promises would not hold. */
-static bool learn(stdio_bus_t *bus, sb_worker *worker, uint32_t entry, const sb_envelope *envelope, sb_span frame)
+/* False with the reason if the answer can't be handed on, since what it promises would not hold. */
+static bool learn(stdio_bus_t *bus, sb_worker *worker, uint32_t entry, const sb_envelope *envelope, sb_span frame,
+                  sb_error *why)
 {
     sb_router *router = &bus->ctx.router;
     const sb_request *request = sb_router_request(router, entry);
+    sb_span result = sb_member_value(frame, envelope->result);
+    uint32_t session = request->session;
     if (envelope->error.end != 0) return true;
     switch ((sb_meaning)request->meaning) {
-    case SB_MEANS_NEW_SESSION:
-        return learn_session(bus, worker, sb_router_asker(router, request), sb_member_value(frame, envelope->result));
     case SB_MEANS_LOAD_SESSION:
-        if (request->session != SB_NONE) {
-            sb_session_create(router, request->session, &worker->peer, sb_router_asker(router, request));
+        if (session != SB_NONE && !sb_router_session_at(router, session)->own) {
+            sb_session_create(router, session, &worker->peer, sb_router_asker(router, request));
         }
-        return true;
+        return learn_session(bus, worker, sb_router_asker(router, request), result, why);
+    case SB_MEANS_NEW_SESSION: return learn_session(bus, worker, sb_router_asker(router, request), result, why);
     case SB_MEANS_CLOSE_SESSION:
-        if (request->session != SB_NONE) sb_session_end(router, request->session);
+        if (session != SB_NONE) sb_session_end(router, session);
         return true;
     case SB_MEANS_STATELESS:
         if (worker->pool->hello.era == SB_ERA_UNKNOWN) worker->pool->hello.era = SB_ERA_STATELESS;
@@ -103,11 +110,10 @@ static void deliver_response(stdio_bus_t *bus, sb_worker *worker, const sb_envel
     sb_router *router = &bus->ctx.router;
     sb_span id = sb_member_value(frame, envelope->id);
     uint32_t entry = id.ptr != NULL ? sb_router_answered(router, &worker->peer, id) : SB_NONE;
-    sb_error clash = sb_error_of(SB_RPC_INTERNAL_ERROR, "session_exists",
-                                 "The session that the worker has created has the name of another worker's");
     sb_request *request;
     sb_peer *client;
     sb_text original;
+    sb_error why;
     if (entry == SB_NONE) {
         lose_response(bus, worker, id);
         return;
@@ -117,8 +123,8 @@ static void deliver_response(stdio_bus_t *bus, sb_worker *worker, const sb_envel
         swallow(bus, worker, entry);
         return;
     }
-    if (request->meaning != SB_MEANS_NOTHING && !learn(bus, worker, entry, envelope, frame)) {
-        fail_answered(bus, worker, id, &clash);
+    if (request->meaning != SB_MEANS_NOTHING && !learn(bus, worker, entry, envelope, frame, &why)) {
+        fail_answered(bus, worker, id, &why);
         return;
     }
     client = sb_router_asker(router, request);

@@ -536,10 +536,11 @@ void sb_worker_abort(sb_worker *worker)
 {
     sb_balance_remove(&worker->peer.node);
     sb_timer_cancel(&worker->ctx->loop.timers, &worker->timer);
-    if (worker->pid != 0) {
+    if (worker->pid != 0 && !worker->ctx->loop.foreign) {
         signal_group(worker, SIGKILL);
         reap_process(worker);
     }
+    worker->pid = 0;
     close_all(worker);
     worker->state = SB_WORKER_STOPPED;
 }

@@ -110,6 +110,26 @@ static void a_loaded_session_replays_to_who_loads_it_and_stays_with_its_agent(vo
     finish(bus);
 }
 
+static void a_resumed_session_may_go_on_under_another_name(void)
+{
+    stdio_bus_t *bus = start(ACP, 0);
+    worker_t other = embed(bus, "p");
+    int client = connect_pair(bus);
+    opens(bus, client, played, "1", "a");
+    lands(bus, client, "{\"id\":1,\"method\":\"session/resume\",\"params\":{\"sessionId\":\"old\"}}", other,
+          "{\"id\":1,\"method\":\"session/resume\",\"params\":{\"sessionId\":\"old\"}}");
+    says(other, "{\"id\":1,\"result\":{\"sessionId\":\"new\"}}\n");
+    CHECK(client_line(bus, client) != NULL);
+    lands(bus, client, PROMPT("2", "new"), other, PROMPT("2", "new"));
+    lands(bus, client, PROMPT("3", "old"), other, PROMPT("3", "old"));
+    says(other, UPDATE("new"));
+    client_hears(bus, client, UPDATE("new"));
+    goes(other);
+    CHECK(strstr(client_line(bus, client), "worker_exited") != NULL);
+    STEP_UNTIL(bus, stdio_bus_session_count(bus) == 1);
+    finish(bus);
+}
+
 static void a_session_ends_with_its_agent_or_when_it_is_closed(void)
 {
     stdio_bus_t *bus = start(ACP, 0);
@@ -137,6 +157,18 @@ static void a_session_with_the_name_of_another_agents_is_an_error(void)
     says(other, "{\"id\":1,\"result\":{\"sessionId\":\"same\"}}\n");
     CHECK(strstr(client_line(bus, client), "\"id\":1,\"error\":{\"code\":-32603") != NULL);
     lands(bus, client, PROMPT("2", "same"), played, PROMPT("2", "same"));
+    finish(bus);
+}
+
+static void a_session_for_which_there_is_no_room_is_an_error(void)
+{
+    stdio_bus_t *bus = start(LIMITED(DEAD_WITH("p", "\"protocol\":\"acp\""), "\"max_sessions\":1"), 0);
+    int client = connect_pair(bus);
+    opens(bus, client, played, "1", "a");
+    lands(bus, client, NEW("1"), played, NEW("2"));
+    worker_says("{\"id\":2,\"result\":{\"sessionId\":\"b\"}}\n");
+    CHECK(strstr(client_line(bus, client), "\"id\":1,\"error\":{\"code\":-32012") != NULL);
+    lands(bus, client, PROMPT("2", "a"), played, PROMPT("3", "a"));
     finish(bus);
 }
 
@@ -325,7 +357,7 @@ static void a_session_is_loaded_behind_the_turn_that_was_cancelled(void)
     close(one);
     CHECK_STR(worker_reads(bus), CANCEL("a"));
     tells(two, "{\"id\":5,\"method\":\"session/load\",\"params\":{\"sessionId\":\"a\"}}");
-    STEP_UNTIL(bus, stdio_bus_pending_count(bus) == 1);
+    STEP_UNTIL(bus, pool_info(bus, 0).queued == 1);
     worker_says(UPDATE("a") "{\"id\":2,\"result\":{\"stopReason\":\"cancelled\"}}\n");
     CHECK_STR(worker_reads(bus), "{\"id\":3,\"method\":\"session/load\",\"params\":{\"sessionId\":\"a\"}}");
     worker_says(UPDATE("a") "{\"id\":3,\"result\":{}}\n");
@@ -369,13 +401,52 @@ static void other_requests_are_cancelled_by_their_id_and_still_answered(void)
     finish(bus);
 }
 
+static void what_an_agent_cancels_is_still_answered(void)
+{
+    stdio_bus_t *bus = start(ACP, 0);
+    int client = connect_pair(bus);
+    opens(bus, client, played, "1", "a");
+    worker_says(PERMISSION("\"x\"", "a") "\n{\"method\":\"$/cancel_request\",\"params\":{\"requestId\":\"x\"}}\n");
+    client_hears(bus, client, PERMISSION("1", "a") "\n");
+    client_hears(bus, client, "{\"method\":\"$/cancel_request\",\"params\":{\"requestId\":1}}\n");
+    lands(bus, client, "{\"id\":1,\"error\":{\"code\":-32800,\"message\":\"\"}}", played,
+          "{\"id\":\"x\",\"error\":{\"code\":-32800,\"message\":\"\"}}");
+    finish(bus);
+}
+
+/* By their form, whatever the pool speaks. */
+static void a_plain_pools_messages_find_their_clients_in_the_same_way(void)
+{
+    static const char changed[] = "{\"method\":\"notifications/prompts/list_changed\"}\n";
+    stdio_bus_t *bus = start(POOLS(DEAD_WITH("p", "\"protocol\":\"ndjson\"")), 0);
+    int one = connect_pair(bus), two = connect_pair(bus);
+    lands(bus, one, PROMPT("1", "a"), played, PROMPT("1", "a"));
+    lands(bus, two, PROMPT("2", "b"), played, PROMPT("2", "b"));
+    worker_says(UPDATE("b") "{\"method\":\"u\",\"sessionId\":\"a\",\"params\":{\"sessionId\":\"b\"}}\n");
+    client_hears(bus, two, UPDATE("b"));
+    client_hears(bus, one, "{\"method\":\"u\",\"sessionId\":\"a\",\"params\":{\"sessionId\":\"b\"}}\n");
+    worker_says(changed);
+    client_hears(bus, one, changed);
+    client_hears(bus, two, changed);
+    worker_says("{\"id\":7,\"method\":\"session/request_permission\",\"params\":{}}\n{\"id\":8,\"method\":\"fs/read_text_file\"}\n");
+    CHECK_STR(worker_reads(bus), DECLINED("7"));
+    CHECK(strstr(worker_reads(bus), "\"id\":8,\"error\":{\"code\":-32601") != NULL);
+    /* Nobody is told that one of them leaves. */
+    close(one);
+    STEP_UNTIL(bus, ext_stats(bus).tombstones == 1);
+    lands(bus, two, "{\"method\":\"n\"}", played, "{\"method\":\"n\"}");
+    finish(bus);
+}
+
 static const sb_test tests[] = {
     TEST(an_agent_is_initialized_once_and_gets_no_initialized),
     TEST(sessions_are_spread_and_each_stays_with_the_agent_that_made_it),
     TEST(updates_reach_who_prompts_and_else_the_owner),
     TEST(a_loaded_session_replays_to_who_loads_it_and_stays_with_its_agent),
+    TEST(a_resumed_session_may_go_on_under_another_name),
     TEST(a_session_ends_with_its_agent_or_when_it_is_closed),
     TEST(a_session_with_the_name_of_another_agents_is_an_error),
+    TEST(a_session_for_which_there_is_no_room_is_an_error),
     TEST(a_session_that_an_agent_made_names_its_pool),
     TEST(idling_and_eviction_leave_the_sessions_of_agents_alone),
     TEST(permissions_of_two_sessions_are_answered_in_any_order),
@@ -389,6 +460,8 @@ static const sb_test tests[] = {
     TEST(a_session_is_loaded_behind_the_turn_that_was_cancelled),
     TEST(a_session_is_never_given_to_another_agent),
     TEST(other_requests_are_cancelled_by_their_id_and_still_answered),
+    TEST(what_an_agent_cancels_is_still_answered),
+    TEST(a_plain_pools_messages_find_their_clients_in_the_same_way),
 };
 
 TEST_MAIN(tests)

@@ -272,18 +272,32 @@ static void a_limit_that_is_no_number_is_refused(void)
     for (size_t i = 0; i < SB_COUNT(values); i++) refuse_limit(0, values[i]);
 }
 
-static void instances_run_from_1_to_65536(void)
+static void instances_run_from_0_to_65536(void)
 {
+    accept_free(with_pool_key("\"instances\":0"));
     accept_free(with_pool_key("\"instances\":1"));
     sb_config config = accept(with_pool_key("\"instances\":65536"));
     CHECK(config.pools[0].instances == 65536);
     sb_config_free(&config);
-    refuse(with_pool_key("\"instances\":0"),
-           "config: line 1, column 47: pools[0].instances: must be a whole number from 1 to 65536, not 0");
     refuse(with_pool_key("\"instances\":65537"),
-           "config: line 1, column 47: pools[0].instances: must be a whole number from 1 to 65536, not 65537");
+           "config: line 1, column 47: pools[0].instances: must be a whole number from 0 to 65536, not 65537");
     refuse("{\n  \"pools\": [\n    " POOL ",\n    {\"id\": \"q\", \"command\": \"c\", \"instances\": -1}]}",
-           "config: line 4, column 46: pools[1].instances: must be a whole number from 1 to 65536, not -1");
+           "config: line 4, column 46: pools[1].instances: must be a whole number from 0 to 65536, not -1");
+}
+
+static void only_a_pool_without_instances_needs_no_command(void)
+{
+    sb_config config = accept("{\"pools\":[{\"id\":\"p\",\"instances\":0}]}");
+    CHECK(config.pools[0].instances == 0 && config.pools[0].command == NULL);
+    sb_config_free(&config);
+    refuse("{\"pools\":[{\"id\":\"p\",\"instances\":1}]}",
+           "config: line 1, column 11: pools[0]: the key \"command\" is missing");
+}
+
+static void an_exclusive_pool_has_at_least_one_instance(void)
+{
+    refuse("{\"pools\":[{\"id\":\"p\",\"instances\":0,\"clients\":\"exclusive\"}]}",
+           "config: line 1, column 33: pools[0].instances: must be at least 1 where \"clients\" is \"exclusive\"");
 }
 
 static void init_timeout_runs_from_1_to_49_days(void)
@@ -526,7 +540,9 @@ static const sb_test tests[] = {
     TEST(a_number_that_would_wrap_is_refused),
     TEST(a_number_that_is_not_written_as_a_whole_number_is_refused),
     TEST(a_limit_that_is_no_number_is_refused),
-    TEST(instances_run_from_1_to_65536),
+    TEST(instances_run_from_0_to_65536),
+    TEST(only_a_pool_without_instances_needs_no_command),
+    TEST(an_exclusive_pool_has_at_least_one_instance),
     TEST(init_timeout_runs_from_1_to_49_days),
     TEST(the_configuration_must_be_an_object),
     TEST(pools_must_be_there_and_not_empty),

@@ -57,6 +57,7 @@ static void that_others_can_connect_without_a_token_is_warned_of_once(void)
     options.token_len = 6;
     CHECK(stdio_bus_listen(bus, &options) == 0 && warnings == 0);
     options.token = NULL;
+    options.token_len = 0;
     CHECK(stdio_bus_listen(bus, &options) == 1 && warnings == 1);
     CHECK(strncmp(warning, "tcp 0.0.0.0:", 12) == 0);
     CHECK(stdio_bus_listen(bus, &options) == 2 && warnings == 1);

@@ -53,6 +53,22 @@ static void the_first_initialize_decides_and_later_ones_are_answered_from_the_re
     finish(bus);
 }
 
+static void what_a_pool_has_found_out_it_speaks_no_later_client_changes(void)
+{
+    stdio_bus_t *bus = start(CONFIG, 0);
+    int client;
+    introduce(bus);
+    client = connect_pair(bus);
+    tells(client, "{\"id\":0,\"method\":\"initialize\",\"params\":{\"protocolVersion\":1}}");
+    client_hears(bus, client, ANSWER("0", RESULT));
+    /* To an agent it would open a session. */
+    lands(bus, client, "{\"id\":1,\"method\":\"session/new\"}", played, "{\"id\":2,\"method\":\"session/new\"}");
+    worker_says("{\"id\":2,\"result\":{\"sessionId\":\"a\"}}\n");
+    client_hears(bus, client, "{\"id\":1,\"result\":{\"sessionId\":\"a\"}}\n");
+    CHECK(stdio_bus_session_count(bus) == 1);
+    finish(bus);
+}
+
 static void clients_that_initialize_at_once_share_one_handshake(void)
 {
     stdio_bus_t *bus = start(MCP, 0);
@@ -284,6 +300,17 @@ static void a_subscription_is_known_by_its_requesters_id(void)
     client_hears(bus, two, "{\"method\":\"n\",\"params\":{\"_meta\":{\"io.modelcontextprotocol/subscriptionId\":0}}}\n");
     worker_says("{\"method\":\"n\",\"params\":{\"_meta\":{\"io.modelcontextprotocol/subscriptionId\":1}}}\n");
     client_hears(bus, one, "{\"method\":\"n\",\"params\":{\"_meta\":{\"io.modelcontextprotocol/subscriptionId\":0}}}\n");
+    finish(bus);
+}
+
+static void a_subscription_that_a_client_names_is_the_workers(void)
+{
+    stdio_bus_t *bus = start(MCP, 0);
+    int one = connect_pair(bus), two = connect_pair(bus);
+    lands(bus, one, "{\"id\":0,\"method\":\"m\"}", played, "{\"id\":1,\"method\":\"m\"}");
+    lands(bus, two, "{\"id\":0,\"method\":\"subscriptions/listen\"}", played, "{\"id\":2,\"method\":\"subscriptions/listen\"}");
+    lands(bus, two, "{\"id\":5,\"method\":\"m\",\"params\":{\"_meta\":{\"io.modelcontextprotocol/subscriptionId\":0}}}", played,
+          "{\"id\":3,\"method\":\"m\",\"params\":{\"_meta\":{\"io.modelcontextprotocol/subscriptionId\":2}}}");
     finish(bus);
 }
 
@@ -670,6 +697,7 @@ static void what_means_nothing_to_a_plain_pool_cancels_nothing_in_its_queue(void
 
 static const sb_test tests[] = {
     TEST(the_first_initialize_decides_and_later_ones_are_answered_from_the_record),
+    TEST(what_a_pool_has_found_out_it_speaks_no_later_client_changes),
     TEST(clients_that_initialize_at_once_share_one_handshake),
     TEST(every_worker_is_initialized_before_anything_else),
     TEST(a_pool_with_an_initialize_of_its_own_uses_that),
@@ -685,6 +713,7 @@ static const sb_test tests[] = {
     TEST(progress_reaches_who_asked_under_its_own_token),
     TEST(progress_of_a_client_reaches_the_worker_that_asked),
     TEST(a_subscription_is_known_by_its_requesters_id),
+    TEST(a_subscription_that_a_client_names_is_the_workers),
     TEST(a_changed_list_concerns_every_client_of_the_worker),
     TEST(what_could_be_for_several_is_nobodys_and_a_question_is_answered_at_once),
     TEST(what_follows_a_cancel_is_guessed_to_be_for_nobody_else),

@@ -17,7 +17,7 @@ static uint64_t state;
 static int clients[CLIENTS];
 static worker_t own[OWN];
 static int depth;
-static bool stepping, ended; /* inside a step; destroy has been called */
+static bool stepping, finishing, ended; /* inside a step or a start; no destroy any more; destroyed */
 
 static unsigned rnd(unsigned n)
 {
@@ -120,7 +120,8 @@ static void meddle(stdio_bus_t *bus)
 {
     char id[16];
     stdio_bus_worker_info_t info = {0};
-    if (depth >= DEPTH || ended || rnd(3) == 0) return;
+    /* A bus that is being created has not been given to anybody yet. */
+    if (depth >= DEPTH || ended || stdio_bus_get_state(bus) == STDIO_BUS_STATE_CREATED || rnd(3) == 0) return;
     depth++;
     snprintf(id, sizeof id, "%u", rnd(20));
     info.size = sizeof info;
@@ -146,7 +147,8 @@ static void meddle(stdio_bus_t *bus)
         if (rnd(300) == 0) stdio_bus_stop(bus, 1);
         break;
     case 13:
-        if (stepping && rnd(500) == 0) {
+        /* From outside it would be gone before this returns. */
+        if ((stepping || depth > 1) && !finishing && rnd(500) == 0) {
             ended = true;
             stdio_bus_destroy(bus);
         }
@@ -248,20 +250,24 @@ static void one_life(uint64_t seed)
 {
     stdio_bus_t *bus;
     state = seed;
-    ended = stepping = false;
+    ended = stepping = finishing = false;
     depth = 0;
     memset(clients, -1, sizeof clients);
     memset(own, -1, sizeof own);
     bus = make(seed % 2 ? STDIO_BUS_CREATE_POLL : 0);
-    CHECK(bus != NULL && stdio_bus_start(bus) == STDIO_BUS_OK);
-    for (int i = 0; i < ROUNDS; i++) {
+    CHECK(bus != NULL);
+    stepping = true;
+    CHECK(stdio_bus_start(bus) == STDIO_BUS_OK);
+    for (int i = 0; i < ROUNDS && !ended; i++) {
         stepping = true;
         CHECK(stdio_bus_step(bus, (int)rnd(2)) >= 0);
         stepping = false;
         if (ended) break;
         meddle(bus);
+        if (ended) break;
         live();
     }
+    finishing = true;
     if (!ended && rnd(3) > 0) {
         stdio_bus_stop(bus, (int)rnd(2));
         STEP_UNTIL(bus, stdio_bus_get_state(bus) == STDIO_BUS_STATE_STOPPED);
