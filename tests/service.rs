@@ -186,6 +186,74 @@ fn calls_run_at_the_same_time() {
 }
 
 #[test]
+fn no_more_than_so_many_calls_run_at_once() {
+    const MOST: usize = 1024;
+    alone_async(|| async {
+        let bus = empty_pool(builder()).await;
+        let go = Arc::new(Semaphore::new(0));
+        let (running, peak) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let counters = (Arc::clone(&go), Arc::clone(&running), Arc::clone(&peak));
+        let service = move |_| {
+            let (go, running, peak) = counters.clone();
+            async move {
+                let now = running.fetch_add(1, Ordering::SeqCst) + 1;
+                peak.fetch_max(now, Ordering::SeqCst);
+                go.acquire().await.expect("open").forget();
+                running.fetch_sub(1, Ordering::SeqCst);
+                Ok(Value::Null)
+            }
+        };
+        let _worker = bus
+            .register_worker("here", service)
+            .await
+            .expect("registered");
+        let requests: Vec<_> = (0..2 * MOST)
+            .map(|_| bus.try_request("wait", ()).expect("sent"))
+            .collect();
+        eventually("as many as may", || running.load(Ordering::SeqCst) == MOST).await;
+        go.add_permits(requests.len());
+        for request in requests {
+            soon("an answer", request).await.expect("answered");
+        }
+        assert_eq!(peak.load(Ordering::SeqCst), MOST);
+        bus.stop().await.expect("stops");
+    });
+}
+
+#[test]
+fn what_runs_is_dropped_when_the_bus_ends_however_much_it_is() {
+    alone_async(|| async {
+        for calls in [1, 3000] {
+            let bus = empty_pool(builder()).await;
+            let held = Arc::new(AtomicUsize::new(0));
+            let hold = Arc::clone(&held);
+            let service = move |_| {
+                let hold = Arc::clone(&hold);
+                async move {
+                    hold.fetch_add(1, Ordering::SeqCst);
+                    std::future::pending().await
+                }
+            };
+            let worker = bus
+                .register_worker("here", service)
+                .await
+                .expect("registered");
+            let requests: Vec<_> = (0..calls)
+                .map(|_| bus.try_request("wait", ()).expect("sent"))
+                .collect();
+            let most = calls.min(1024);
+            eventually("they run", || held.load(Ordering::SeqCst) == most).await;
+            bus.stop().await.expect("stops");
+            eventually("they are dropped", || Arc::strong_count(&held) == 1).await;
+            for request in requests {
+                assert_kind(request.await, ErrorCode::TransportError);
+            }
+            drop(worker);
+        }
+    });
+}
+
+#[test]
 fn a_service_streams_and_hears_notifications() {
     alone_async(|| async {
         let bus = empty_pool(builder()).await;

@@ -17,7 +17,8 @@ use crate::rpc;
 
 /// A request: a future of its result.
 ///
-/// It is sent when it is first polled. Dropping it gives it up, unless it was
+/// It is sent when it is first polled (one of
+/// [`try_request`](crate::StdioBus::try_request) has been sent already). Dropping it gives it up, unless it was
 /// [detached](Self::detach). It holds no [`StdioBus`](crate::StdioBus), so it
 /// doesn't keep one alive: when the last of those is dropped it ends with
 /// `TransportError`.

@@ -2,9 +2,9 @@
 
 use std::future::{Future, poll_fn};
 use std::io::{self, ErrorKind};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Poll, ready};
+use std::task::Poll;
 
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
@@ -38,12 +38,32 @@ pub(super) async fn serve(
     bus: WeakBus,
     log: Handle,
 ) {
+    let answers = Arc::new(answers);
+    // The bus never writes there, so what can be read is the end: seen at once, also
+    // while no call is taken.
+    let mut closed = pin!(answers.readable());
+    let mut serving = pin!(take(calls, Arc::clone(&answers), service, bus, log));
+    poll_fn(|cx| match closed.as_mut().poll(cx) {
+        Poll::Ready(_) => Poll::Ready(()),
+        Poll::Pending => serving.as_mut().poll(cx),
+    })
+    .await;
+}
+
+/// Takes calls until no more can come.
+async fn take(
+    calls: UnixStream,
+    answers: Arc<UnixStream>,
+    service: Service,
+    bus: WeakBus,
+    log: Handle,
+) {
     let (out, frames) = mpsc::channel(QUEUE);
     let mut tasks = JoinSet::new();
     tasks.spawn(write(answers, frames));
     let mut lines = Lines::default();
     let mut chunk = vec![0; READ];
-    while let Ok(read) = next_chunk(&calls, &mut tasks, &mut chunk).await {
+    while let Ok(read) = next_chunk(&calls, &mut chunk).await {
         if read == 0 {
             return;
         }
@@ -51,28 +71,29 @@ pub(super) async fn serve(
         while let Some(line) = lines.next() {
             let call = ServiceCall::new(line, out.clone(), bus.clone());
             let (service, out, log) = (Arc::clone(&service), out.clone(), log.clone());
+            room(&mut tasks).await;
             tasks.spawn(async move { answer(call, &service, &out, &log).await });
         }
     }
 }
 
-/// The next bytes, once there is room for a call.
-async fn next_chunk(
-    from: &UnixStream,
-    tasks: &mut JoinSet<()>,
-    into: &mut [u8],
-) -> io::Result<usize> {
+/// Waits until one more call may run.
+async fn room(tasks: &mut JoinSet<()>) {
+    poll_fn(|cx| {
+        // What has ended makes room, and wakes this.
+        while let Poll::Ready(Some(_)) = tasks.poll_join_next(cx) {}
+        // One of them is the writer.
+        match tasks.len() > MAX_OPEN {
+            true => Poll::Pending,
+            false => Poll::Ready(()),
+        }
+    })
+    .await;
+}
+
+async fn next_chunk(from: &UnixStream, into: &mut [u8]) -> io::Result<usize> {
     loop {
-        poll_fn(|cx| {
-            // What has ended makes room, and wakes this.
-            while let Poll::Ready(Some(_)) = tasks.poll_join_next(cx) {}
-            // One of them is the writer.
-            if tasks.len() > MAX_OPEN {
-                return Poll::Pending;
-            }
-            Poll::Ready(ready!(from.poll_read_ready(cx)))
-        })
-        .await?;
+        from.readable().await?;
         match from.try_read(into) {
             Err(reason) if reason.kind() == ErrorKind::WouldBlock => {}
             result => return result,
@@ -81,7 +102,7 @@ async fn next_chunk(
 }
 
 /// Writes lines until nobody has any more, or the bus doesn't want them.
-async fn write(to: UnixStream, mut frames: mpsc::Receiver<Vec<u8>>) {
+async fn write(to: Arc<UnixStream>, mut frames: mpsc::Receiver<Vec<u8>>) {
     while let Some(mut frame) = frames.recv().await {
         frame.push(b'\n');
         let mut rest = frame.as_slice();
