@@ -239,6 +239,31 @@ impl PoolConfig {
         self
     }
 
+    /// Sets the params of the `initialize` that every worker gets; the first
+    /// client's unless set. What is in them, the protocol's version and the
+    /// client's capabilities, holds for all clients of the pool.
+    #[must_use]
+    pub fn initialize(mut self, params: impl Into<Value>) -> Self {
+        self.initialize = Some(params.into());
+        self
+    }
+
+    /// Sets how long, in seconds, a worker may take to answer `initialize`, and
+    /// a request may wait for a worker to become ready. 30 unless set.
+    #[must_use]
+    pub fn init_timeout_sec(mut self, seconds: u32) -> Self {
+        self.init_timeout_sec = Some(seconds);
+        self
+    }
+
+    /// Sets whether clients share workers. This process is one client, so with
+    /// [`ClientMode::Exclusive`] all its requests go to one worker.
+    #[must_use]
+    pub fn clients(mut self, mode: ClientMode) -> Self {
+        self.clients = mode;
+        self
+    }
+
     /// Sets when a worker that has ended is started again.
     #[must_use]
     pub fn restart(mut self, policy: RestartPolicy) -> Self {

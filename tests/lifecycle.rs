@@ -120,17 +120,17 @@ fn a_configuration_that_is_not_valid_fails_the_build() {
 #[test]
 fn every_field_of_a_configuration_is_understood_by_the_bus() {
     alone_async(|| async {
-        let mut pool = zoo_pool(&["echo"])
+        let pool = zoo_pool(&["echo"])
             .instances(1)
             .env("ZOO_COLOUR", "ü\"\\\n")
             .inherit_env(false)
             .cwd("/")
             .protocol(Protocol::Acp)
             .restart(RestartPolicy::OnFailure)
-            .stderr(StderrMode::Null);
-        pool.initialize = Some(json!({"protocolVersion": 1}));
-        pool.init_timeout_sec = Some(7);
-        pool.clients = ClientMode::Shared;
+            .stderr(StderrMode::Null)
+            .initialize(json!({"protocolVersion": 1}))
+            .init_timeout_sec(7)
+            .clients(ClientMode::Shared);
         let mut limits = LimitsConfig::new();
         limits.max_input_buffer = Some(1 << 20);
         limits.max_output_queue = Some(4 << 20);

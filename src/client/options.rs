@@ -59,7 +59,10 @@ impl RequestOptions {
         self
     }
 
-    /// No session: each request may go to another worker of the pool.
+    /// No session: each request may go to another worker of the pool. Not so
+    /// where the workers speak MCP with a handshake, or ACP: there a client
+    /// that names no session stays with one worker; to spread requests over
+    /// several, give them [`session_id`](Self::session_id)s of their own.
     #[must_use]
     pub fn unpinned(mut self) -> Self {
         self.unpinned = true;
