@@ -29,7 +29,7 @@ static void check_accepted(const sb_config *config)
         const sb_pool_config *pool = &config->pools[i];
         CHECK(pool->id != NULL && pool->id[0] != '\0');
         CHECK(pool->command != NULL ? pool->command[0] != '\0' : pool->instances == 0);
-        CHECK(sb_pool_config_equal(pool, pool));
+        CHECK(sb_pool_config_equal(pool, pool) && (pool->instances >= 1 || !pool->exclusive));
         check_list(pool->args, pool->arg_count);
         check_list(pool->env, pool->env_count);
         /* Ids are unique. */
