@@ -54,16 +54,6 @@ impl BusConfig {
         self
     }
 
-    /// The ids of the pools that are for workers of this process.
-    pub(crate) fn in_process(&self) -> Vec<String> {
-        let is = |pool: &&PoolConfig| {
-            let model = PoolConfig::in_process(pool.id.as_str());
-            pool.command == model.command && pool.restart == model.restart
-        };
-        let pools = self.pools.iter().filter(is);
-        pools.map(|pool| pool.id.clone()).collect()
-    }
-
     /// Reads a configuration from JSON.
     ///
     /// # Errors
@@ -179,15 +169,10 @@ impl PoolConfig {
 
     /// A pool for workers that live in this process
     /// ([`StdioBus::register_worker`](crate::StdioBus::register_worker)) and
-    /// nowhere else.
-    ///
-    /// A pool has a program in any case: this one's is `true`, found on `PATH`,
-    /// which ends at once and isn't started again. A start or a reload waits for
-    /// its end, so that nothing is ever sent to it. (Where the configuration is
-    /// given as text or as a file, they don't know, and don't wait.) Without a
-    /// worker, requests to the pool end with `TransportError`.
+    /// nowhere else: it has no program, and no instances of one. Without a worker,
+    /// requests to the pool end with `TransportError`.
     pub fn in_process(id: impl Into<String>) -> Self {
-        Self::new(id, "true").restart(RestartPolicy::Never)
+        Self::new(id, "").instances(0)
     }
 
     /// Sets the arguments.

@@ -221,7 +221,6 @@ impl StdioBusBuilder {
             .collect::<Result<Vec<_>>>()?;
         let log_level = self.effective_log_level();
         let (timeout, modes, log) = (self.timeout, self.listen.clone(), self.log.clone());
-        let in_process = self.in_process();
         let (daemon, on_request) = (self.daemon, self.on_request.clone());
         let options = BusOptions {
             daemon,
@@ -233,7 +232,6 @@ impl StdioBusBuilder {
             listen,
             log,
             max_in_flight_bytes,
-            in_process,
         })?;
         Ok(StdioBus {
             owner: Arc::new(Owner {
@@ -257,16 +255,6 @@ impl StdioBusBuilder {
         } else {
             LogLevel::Error
         }
-    }
-
-    /// The pools that are for workers of this process, as far as can be told.
-    fn in_process(&self) -> Vec<String> {
-        let config = self.config.iter().flat_map(BusConfig::in_process);
-        let parts = BusConfig {
-            pools: self.pools.clone(),
-            ..BusConfig::default()
-        };
-        config.chain(parts.in_process()).collect()
     }
 
     fn config_source(self) -> Result<ConfigSource> {

@@ -52,8 +52,7 @@ impl StdioBus {
     /// given up goes on; under MCP and ACP the service is told, by a call of the
     /// protocol's cancellation.
     ///
-    /// A pool has a program in any case.
-    /// [`PoolConfig::in_process`](crate::PoolConfig::in_process) makes one for
+    /// [`PoolConfig::in_process`](crate::PoolConfig::in_process) makes a pool for
     /// workers of this process and no other.
     ///
     /// Calls run at the same time, each in a task of its own, where

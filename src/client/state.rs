@@ -57,13 +57,7 @@ impl StdioBus {
         config.validate()?;
         let json = c_string("config", config.to_json())?;
         check_running(self.state())?;
-        let in_process = config.in_process();
-        self.ask(|reply| Command::Reload {
-            json,
-            in_process,
-            reply,
-        })
-        .await
+        self.ask(|reply| Command::Reload { json, reply }).await
     }
 }
 

@@ -55,12 +55,7 @@ pub(crate) enum Command {
     /// Forget a session. `false`: there was none.
     EndSession { session: String, reply: Reply<bool> },
     /// Take another configuration.
-    Reload {
-        json: CString,
-        /// As in `Spec`.
-        in_process: Vec<String>,
-        reply: Reply<()>,
-    },
+    Reload { json: CString, reply: Reply<()> },
     /// Give the end of what a worker wrote to stderr.
     Stderr {
         worker: usize,

@@ -45,8 +45,6 @@ pub(crate) struct Spec {
     pub(crate) listen: Vec<Listen>,
     pub(crate) log: Option<LogSink>,
     pub(crate) max_in_flight_bytes: usize,
-    /// Pools whose program only stands for workers of this process.
-    pub(crate) in_process: Vec<String>,
 }
 
 /// The way to a bus thread. The thread doesn't care how many of these there

@@ -30,10 +30,6 @@ use crate::stats::{BusState, StopReport};
 /// can't keep the answers waiting.
 const COMMANDS_PER_TURN: usize = 1024;
 
-/// How long a start or a reload waits for programs that only stand for workers of
-/// this process; far more than `true` takes.
-const STAND_INS_END: Duration = Duration::from_secs(2);
-
 /// What is kept of the buffer for incoming items after a burst.
 const INCOMING_KEPT: usize = 4096;
 
@@ -43,8 +39,6 @@ pub(super) struct Driver {
     commands: Receiver<Command>,
     shared: Arc<Shared>,
     listen: Vec<Listen>,
-    /// Until the start.
-    in_process: Vec<String>,
     log: Option<LogSink>,
     requests: InFlight,
     /// Reused between turns.
@@ -72,7 +66,6 @@ impl Driver {
             commands,
             shared,
             listen: spec.listen,
-            in_process: spec.in_process,
             log: spec.log,
             requests: InFlight::new(),
             incoming: Vec::new(),
@@ -144,27 +137,9 @@ impl Driver {
             );
         }
         self.bus().start().map_err(|failure| error_of(&failure))?;
-        self.wait_for_stand_ins(&self.in_process);
         // The only place that sets it, and it runs once.
         let _ = self.shared.addresses.set(addresses);
         Ok(())
-    }
-
-    /// The programs of these pools end by themselves, in no time. Nothing may be
-    /// sent to them, so nothing else happens until they have.
-    fn wait_for_stand_ins(&self, pools: &[String]) {
-        let end = Instant::now() + STAND_INS_END;
-        let runs = || {
-            let workers = self.bus().workers().into_iter();
-            let mut of_pools = workers.filter(|(_, pool)| pools.contains(pool));
-            of_pools.any(|(worker, _)| worker.pid > 0)
-        };
-        while !pools.is_empty() && runs() {
-            let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() || self.bus().step(Some(left)).is_err() {
-                return;
-            }
-        }
     }
 
     /// Commands in, one step, frames and events out. `false` when the bus has
@@ -239,16 +214,8 @@ impl Driver {
             Command::EndSession { session, reply } => {
                 let _ = reply.send(self.bus().end_session(&session).map_err(|f| error_of(&f)));
             }
-            Command::Reload {
-                json,
-                in_process,
-                reply,
-            } => {
-                let result = self.bus().reload(&json).map_err(|f| error_of(&f));
-                if result.is_ok() {
-                    self.wait_for_stand_ins(&in_process);
-                }
-                let _ = reply.send(result);
+            Command::Reload { json, reply } => {
+                let _ = reply.send(self.bus().reload(&json).map_err(|f| error_of(&f)));
             }
             Command::Stderr { worker, reply } => {
                 let tail = self.bus().worker_stderr(worker);
