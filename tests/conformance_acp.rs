@@ -1,5 +1,4 @@
-//! Conformance: ACP sessions, streams and permissions. The numbers are those of the list in the
-//! project's design notes.
+//! Conformance: ACP sessions, streams and permissions. The numbers are those of CONFORMANCE.md.
 
 mod common;
 

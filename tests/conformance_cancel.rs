@@ -1,4 +1,4 @@
-//! Conformance: requests that are given up. Number 6 of the list in the project's design notes, and
+//! Conformance: requests that are given up. Number 6 of CONFORMANCE.md, and
 //! prompts whose future is dropped, that time out, or whose client leaves.
 
 mod common;

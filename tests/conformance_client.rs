@@ -1,5 +1,5 @@
 //! Conformance numbers that need several clients, with the Rust client as one of them. The numbers are
-//! those of the list in the project's design notes.
+//! those of CONFORMANCE.md.
 
 mod common;
 

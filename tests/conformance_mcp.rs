@@ -1,5 +1,5 @@
 //! Conformance: one MCP handshake for many clients, and what belongs to whom. The numbers are those of
-//! the list in the project's design notes.
+//! CONFORMANCE.md.
 
 mod common;
 

@@ -1,4 +1,4 @@
-//! Conformance: lines, ids and ends. The numbers are those of the list in the project's design notes,
+//! Conformance: lines, ids and ends. The numbers are those of CONFORMANCE.md,
 //! one test per number; its other parts are in `conformance_mcp.rs` and `conformance_acp.rs`.
 
 mod common;
