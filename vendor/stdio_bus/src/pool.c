@@ -1,7 +1,7 @@
 #include "bus.h"
 #include "launch.h"
 
-/* Restarts (20-bus): at once after a long run, else spaced out more and more. */
+/* Restarts: at once after a long run, else spaced out more and more. */
 #define LONG_RUN_MS 10000u
 #define BACKOFF_FIRST_MS 100u
 #define BACKOFF_MAX_MS 30000u
