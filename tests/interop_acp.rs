@@ -14,12 +14,11 @@ use agent_client_protocol::v1::schema::{
     SessionUpdate, StopReason, TextContent,
 };
 use agent_client_protocol::{Agent, ByteStreams, Client, Error};
-use common::client::soon;
+use common::client::{serving, soon};
 use common::peer::*;
 use common::{TempDir, alone_async, python};
-use stdiobus::{ListenAddr, ListenMode, StdioBus};
+use stdiobus::StdioBus;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
 use tokio_util::compat::{TokioAsyncReadCompatExt, TokioAsyncWriteCompatExt};
 
 /// The text of the agent's chunks, with their sessions.
@@ -149,26 +148,8 @@ fn the_acp_crate_drives_an_agent_through_sockets() {
     };
     alone_async(|| async move {
         let (log, dir) = (Log::new(), TempDir::new());
-        let path = dir.path("bus.sock");
         let pool = python_pool(&python, "agent", "acp_agent.py", 1, &log);
-        let bus = StdioBus::builder()
-            .config_json(config(&[pool]))
-            .listen(ListenMode::unix(&path))
-            .listen(ListenMode::tcp("127.0.0.1", 0))
-            .build()
-            .expect("valid");
-        bus.start().await.expect("starts");
-        let tcp = bus
-            .listen_addrs()
-            .into_iter()
-            .find_map(|address| match address {
-                ListenAddr::Tcp(address) => Some(address),
-                _ => None,
-            });
-        let unix = UnixStream::connect(path).await.expect("a Unix client");
-        let tcp = TcpStream::connect(tcp.expect("a TCP listener"))
-            .await
-            .expect("a TCP client");
+        let (bus, unix, tcp) = serving(config(&[pool]), &dir).await;
         let (unix, tcp) = tokio::join!(
             soon("the talk over a Unix socket", converse(unix, "ok")),
             soon("the talk over TCP", converse(tcp, "no"))

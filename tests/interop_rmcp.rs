@@ -7,7 +7,7 @@ mod common;
 use std::path::Path;
 use std::time::Duration;
 
-use common::client::soon;
+use common::client::{serving, soon};
 use common::peer::*;
 use common::{Client, TempDir, alone_async, python};
 use rmcp::model::{
@@ -20,7 +20,7 @@ use rmcp::{
     ClientHandler, ClientLifecycleMode, ClientServiceExt, ErrorData, RoleClient, ServiceError,
 };
 use serde_json::{Value, json};
-use stdiobus::{ListenAddr, ListenMode, StdioBus};
+use stdiobus::StdioBus;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc;
@@ -194,26 +194,7 @@ impl Driver {
 /// A bus with two servers, a Unix and a TCP listener.
 async fn two_servers(python: &Path, log: &Log, dir: &TempDir) -> (StdioBus, UnixStream, TcpStream) {
     let pool = python_pool(python, "server", "mcp_server.py", 2, log);
-    let path = dir.path("bus.sock");
-    let bus = StdioBus::builder()
-        .config_json(config(&[pool]))
-        .listen(ListenMode::unix(&path))
-        .listen(ListenMode::tcp("127.0.0.1", 0))
-        .build()
-        .expect("valid");
-    bus.start().await.expect("starts");
-    let tcp = bus
-        .listen_addrs()
-        .into_iter()
-        .find_map(|address| match address {
-            ListenAddr::Tcp(address) => Some(address),
-            _ => None,
-        });
-    let unix = UnixStream::connect(path).await.expect("a Unix client");
-    let tcp = TcpStream::connect(tcp.expect("a TCP listener"))
-        .await
-        .expect("a TCP client");
-    (bus, unix, tcp)
+    serving(config(&[pool]), dir).await
 }
 
 /// What the handshake era offers, by two clients at once.

@@ -2,15 +2,12 @@
 
 mod common;
 
-use std::future::Future;
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
-use std::thread::{self, Thread};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use common::client::{assert_kind, eventually, short, started};
+use common::client::{assert_kind, block_on, eventually, short, started};
 use common::{BOUND, TempDir, alone, alone_async, assert_gone, zoo_pool};
 use serde_json::{Value, json};
 use stdiobus::{
@@ -281,24 +278,6 @@ fn dropping_the_bus_ends_everything_without_waiting() {
         assert_eq!(error.to_string(), "bus is shutting down");
         assert_gone(&pids, BOUND);
     });
-}
-
-/// Polls on this thread, with nothing of tokio around.
-fn block_on<F: Future>(future: F) -> F::Output {
-    struct Unpark(Thread);
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
-    let mut future = pin!(future);
-    loop {
-        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
-            Poll::Ready(output) => return output,
-            Poll::Pending => thread::park(),
-        }
-    }
 }
 
 #[test]

@@ -6,9 +6,10 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use stdiobus::{Error, ErrorCode, RequestOptions, StdioBus};
+use stdiobus::{Error, ErrorCode, ListenAddr, ListenMode, RequestOptions, StdioBus};
+use tokio::net::{TcpStream, UnixStream};
 
-use super::{BOUND, zoo_pool};
+use super::{BOUND, TempDir, zoo_pool};
 
 /// A running bus with one pool `zoo` of two workers.
 pub async fn started(modes: &[&str]) -> StdioBus {
@@ -68,4 +69,28 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
         assert!(Instant::now() < deadline, "not within {BOUND:?}");
         thread::park_timeout(BOUND);
     }
+}
+
+/// A running bus with this configuration, and a client on its Unix and on its TCP listener.
+pub async fn serving(config: String, dir: &TempDir) -> (StdioBus, UnixStream, TcpStream) {
+    let path = dir.path("bus.sock");
+    let bus = StdioBus::builder()
+        .config_json(config)
+        .listen(ListenMode::unix(&path))
+        .listen(ListenMode::tcp("127.0.0.1", 0))
+        .build()
+        .expect("valid");
+    bus.start().await.expect("starts");
+    let tcp = bus
+        .listen_addrs()
+        .into_iter()
+        .find_map(|address| match address {
+            ListenAddr::Tcp(address) => Some(address),
+            _ => None,
+        });
+    let unix = UnixStream::connect(path).await.expect("a Unix client");
+    let tcp = TcpStream::connect(tcp.expect("a TCP listener"))
+        .await
+        .expect("a TCP client");
+    (bus, unix, tcp)
 }

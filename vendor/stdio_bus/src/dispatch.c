@@ -118,7 +118,7 @@ static bool shows_token(stdio_bus_t *bus, const sb_conn *conn, const sb_envelope
     sb_span params = sb_member_value(frame, envelope->params), token = {NULL, 0};
     if (envelope->kind != SB_KIND_REQUEST || !is_auth(sb_member_value(frame, envelope->method))) return false;
     if (params.ptr != NULL && params.ptr[0] == '{') token = sb_json_find(params, "token");
-    if (!sb_is_text(token)) return false;
+    if (!sb_json_is_text(token)) return false;
     token = sb_plain_text(bus, token);
     return token.ptr != NULL && sb_listener_knows(conn->listener, token);
 }

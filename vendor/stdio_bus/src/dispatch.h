@@ -49,18 +49,15 @@ int sb_pool_queue(stdio_bus_t *bus, const sb_message *message, uint32_t session,
 /* Takes an initialize for a pool. A status. */
 int sb_handshake_from_client(stdio_bus_t *bus, const sb_message *message);
 
+/* Refuses what the pool's workers can't serve, after what has been agreed on with them. A status. */
+int sb_handshake_refuse(stdio_bus_t *bus, const sb_message *message, const char *reason, const char *text);
+
 /*
- * A client's notification that is a cancellation, or progress for something it was asked: goes by the
- * id it names, whatever pool it would be routed to. False if it names nothing
- * of ours.
+ * A client's notification that cancels something, or tells of progress with
+ * what it was asked: goes by the id it names, whatever pool it would be routed
+ * to. False if it names nothing of ours.
  */
 bool sb_cancel_by_name(stdio_bus_t *bus, const sb_sender *sender, const sb_envelope *envelope, sb_span frame);
-
-/* Whether a token is a string that is not empty. */
-static inline bool sb_is_text(sb_span token)
-{
-    return token.len > 2 && token.ptr[0] == '"';
-}
 
 /* Plain text of a string token, valid until the next call. Absent without memory or with a broken escape. */
 sb_span sb_plain_text(stdio_bus_t *bus, sb_span token);

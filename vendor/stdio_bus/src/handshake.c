@@ -208,7 +208,7 @@ bool sb_handshake_unusable(stdio_bus_t *bus, sb_worker *worker, sb_span id)
 
 /* ---- what clients ask ---------------------------------------------------------------------- */
 
-static int refuse(stdio_bus_t *bus, const sb_message *message, const char *reason, const char *text)
+int sb_handshake_refuse(stdio_bus_t *bus, const sb_message *message, const char *reason, const char *text)
 {
     sb_error error = sb_error_of(SB_RPC_METHOD_NOT_FOUND, reason, text);
     error.pool = message->pool->config.id;
@@ -233,11 +233,13 @@ int sb_handshake_from_client(stdio_bus_t *bus, const sb_message *message)
     uint32_t request = SB_NONE;
     int status;
     if (hello->era == SB_ERA_STATELESS) {
-        return refuse(bus, message, "wrong_era", "The pool's workers speak MCP without a handshake (2026-07-28)");
+        return sb_handshake_refuse(bus, message, "wrong_era",
+                                   "The pool's workers speak MCP without a handshake (2026-07-28)");
     }
     if (is_of_other_protocol(hello, params)) {
-        return refuse(bus, message, "wrong_protocol",
-                      hello->protocol == SB_PROTOCOL_MCP ? "The pool's workers speak MCP" : "The pool's workers speak ACP");
+        return sb_handshake_refuse(bus, message, "wrong_protocol",
+                                   hello->protocol == SB_PROTOCOL_MCP ? "The pool's workers speak MCP"
+                                                                      : "The pool's workers speak ACP");
     }
     if (result.len > 0) {
         sb_deliver_result(bus, message->sender->peer, id, result);

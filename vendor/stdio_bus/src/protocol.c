@@ -111,11 +111,6 @@ static bool is_number(sb_span token)
     return token.ptr != NULL && (token.ptr[0] == '-' || (token.ptr[0] >= '0' && token.ptr[0] <= '9'));
 }
 
-static bool is_text(sb_span token)
-{
-    return token.ptr != NULL && token.len > 2 && token.ptr[0] == '"';
-}
-
 /* A token that can be an id: a string (an empty one too) or a number. */
 static sb_span id_of(sb_span token)
 {
@@ -127,12 +122,12 @@ sb_protocol sb_protocol_of_initialize(sb_span params)
 {
     sb_span version = member(params, "protocolVersion");
     if (is_number(version)) return SB_PROTOCOL_ACP;
-    return is_text(version) && member(params, "capabilities").ptr != NULL ? SB_PROTOCOL_MCP : SB_PROTOCOL_AUTO;
+    return sb_json_is_text(version) && member(params, "capabilities").ptr != NULL ? SB_PROTOCOL_MCP : SB_PROTOCOL_AUTO;
 }
 
 bool sb_protocol_is_stateless(sb_span meta)
 {
-    return is_text(member(meta, "io.modelcontextprotocol/protocolVersion"));
+    return sb_json_is_text(member(meta, "io.modelcontextprotocol/protocolVersion"));
 }
 
 /* Whether text may have a key in it: it stands there, or there are escapes that could spell it. */
@@ -159,7 +154,7 @@ sb_span sb_protocol_session(sb_span object)
 {
     static const sb_span none = {NULL, 0};
     sb_span token = member(object, "sessionId");
-    return is_text(token) ? token : none;
+    return sb_json_is_text(token) ? token : none;
 }
 
 sb_span sb_protocol_asked_token(sb_span meta)

@@ -367,7 +367,9 @@ static int send_in_session(stdio_bus_t *bus, const sb_message *message, uint32_t
     const char *reason;
     bool speaks = message->meaning == SB_MEANS_PROMPT || message->meaning == SB_MEANS_LOAD_SESSION;
     /* The turn before it has been cancelled, but has not ended yet: what is said in the session is still that turn's. */
-    if (speaks && session != SB_NONE && sb_router_session_at(router, session)->ending != SB_NONE) return sb_route_later(bus, message, session, &request);
+    if (speaks && session != SB_NONE && sb_router_session_at(router, session)->ending != SB_NONE) {
+        return sb_route_later(bus, message, session, &request);
+    }
     worker = find_worker(bus, message->pool, session, message->meaning);
     if (worker == NULL) return sb_route_later(bus, message, session, &request);
     link = sb_router_link(router, message->sender->peer, &worker->peer);
@@ -397,15 +399,6 @@ static bool is_named(stdio_bus_t *bus, const sb_message *message, uint32_t sessi
     return name.ptr != NULL && sb_span_eq(name, sb_text_span(&sb_router_session_at(&bus->ctx.router, session)->name));
 }
 
-static int refuse_stateless(stdio_bus_t *bus, const sb_message *message)
-{
-    sb_error error = sb_error_of(SB_RPC_METHOD_NOT_FOUND, "wrong_era",
-                                 "The pool's workers speak MCP with a handshake; send initialize");
-    error.pool = message->pool->config.id;
-    error.sent = 0;
-    return sb_refuse_message(bus, message, &error, STDIO_BUS_ERR_ROUTING);
-}
-
 /* Whether a turn is a client's to cancel: its own, or with none begun, one of a session that is its own or nobody's. */
 static bool may_cancel_turn(stdio_bus_t *bus, const sb_message *message)
 {
@@ -433,8 +426,9 @@ static int send_to_pool(stdio_bus_t *bus, sb_message *message)
     case SB_MEANS_INITIALIZE: return sb_handshake_from_client(bus, message);
     case SB_MEANS_INITIALIZED: return STDIO_BUS_OK; /* the bus has said so itself */
     case SB_MEANS_STATELESS:
-        if (message->pool->hello.era == SB_ERA_HANDSHAKE) return refuse_stateless(bus, message);
-        break;
+        if (message->pool->hello.era != SB_ERA_HANDSHAKE) break;
+        return sb_handshake_refuse(bus, message, "wrong_era",
+                                   "The pool's workers speak MCP with a handshake; send initialize");
     case SB_MEANS_CANCEL: /* of something that isn't pending */
         bus->more.stale_cancels++;
         return STDIO_BUS_OK;

@@ -39,6 +39,12 @@ sb_walk_result sb_json_walk_next(sb_json_walk *walk, sb_span *key, sb_span *valu
 /* Value of the last member of `object` with this key (decoded compare), or an absent span. */
 sb_span sb_json_find(sb_span object, const char *key);
 
+/* Whether a token (which may be absent) is a string that isn't empty. */
+static inline bool sb_json_is_text(sb_span token)
+{
+    return token.ptr != NULL && token.len > 2 && token.ptr[0] == '"';
+}
+
 /* Whether a JSON string token (quotes included) spells this text. Escapes are decoded; no allocation. */
 bool sb_json_string_is(sb_span token, const char *text);
 

@@ -183,6 +183,8 @@ static bool find_by_token(stdio_bus_t *bus, message *m)
         belongs_to(bus, m, entry, token, sb_router_noted(router, entry));
         return true;
     }
+    /* An agent has no subscriptions, and its chunks need not be searched for one. */
+    if (m->worker->pool->hello.protocol != SB_PROTOCOL_MCP) return true;
     token = sb_protocol_subscription(sb_protocol_meta(m->params));
     if (token.ptr == NULL) return true;
     entry = find_named(bus, m, token);
@@ -247,7 +249,7 @@ static bool deliver(stdio_bus_t *bus, const message *m, sb_peer *client, sb_span
 static void deliver_request(stdio_bus_t *bus, message *m)
 {
     sb_router *router = &bus->ctx.router;
-    sb_span id = sb_member_value(m->frame, m->envelope->id), token = {NULL, 0}, progress;
+    sb_span id = sb_member_value(m->frame, m->envelope->id), token = {NULL, 0}, progress = token;
     bool wanted = find_client(bus, m), issue = sb_issues_ids(m->worker->pool);
     sb_conn *conn = m->client != NULL ? sb_conn_of(bus, m->client) : NULL;
     char wire[SB_WIRE_MAX];
@@ -264,9 +266,9 @@ static void deliver_request(stdio_bus_t *bus, message *m)
     if (conn != NULL) sb_router_request(router, entry)->at = conn->sink.queued;
     sb_router_mean(router, entry, m->meaning);
     if (sb_router_request(router, entry)->issued != 0) sb_splice_replace(&m->edits, m->envelope->id, token);
-    progress = sb_protocol_asked_token(sb_protocol_meta(m->params));
+    if (issue) progress = sb_protocol_asked_token(sb_protocol_meta(m->params));
     /* Without memory for it the worker hears nothing of progress, which it has to cope with anyway. */
-    if (issue && progress.ptr != NULL && sb_router_note(router, entry, progress)) {
+    if (progress.ptr != NULL && sb_router_note(router, entry, progress)) {
         sb_splice_replace_at(&m->edits, m->frame, progress, token);
     }
     /* A client to which it can't be delivered is closed, and that declines it. */
@@ -414,11 +416,8 @@ static void refuse_oversize_request(stdio_bus_t *bus, sb_worker *worker, sb_span
 {
     sb_error error = sb_error_of(SB_RPC_INVALID_REQUEST, "too_large", "Message too large");
     sb_buf text = {0};
-    if (id.ptr == NULL || worker->in.fd < 0) return;
-    if (sb_answer_error(&text, id, &error)) {
-        sb_span frame = {text.data, text.len};
-        sb_dispatch_send(bus, worker, SB_NONE, frame, NULL);
-    }
+    if (id.ptr == NULL) return;
+    if (sb_answer_error(&text, id, &error)) sb_dispatch_put(bus, worker, &text);
     sb_buf_free(&text);
 }
 
