@@ -225,3 +225,17 @@ bool sb_cancel_by_name(stdio_bus_t *bus, const sb_sender *sender, const sb_envel
     default: return false;
     }
 }
+
+bool sb_cancel_own(stdio_bus_t *bus, const sb_sender *sender, sb_span params)
+{
+    sb_span id = sb_protocol_cancelled(params);
+    uint32_t entry = id.ptr != NULL ? sb_router_asked(&bus->ctx.router, sender->peer, id) : SB_NONE;
+    if (entry == SB_NONE) {
+        bus->more.stale_cancels++;
+        return false;
+    }
+    sb_dispatch_give_up(bus, entry);
+    /* It may be the last one that a drain has waited for. */
+    if (bus->draining) sb_loop_wake(&bus->ctx.loop);
+    return true;
+}

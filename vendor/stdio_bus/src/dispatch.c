@@ -96,18 +96,29 @@ static bool is_admitted(const stdio_bus_t *bus, const sb_envelope *envelope)
     return bus->state == STDIO_BUS_STATE_RUNNING && !(bus->draining && envelope->kind == SB_KIND_REQUEST);
 }
 
-static bool is_auth(sb_span method)
+/* Whether a method is this one of the bus's own. With escapes it is longer; it must not reach a worker that way either. */
+static bool is_own(sb_span method, const char *name)
 {
-    /* With escapes it is longer; a token must not reach a worker that way either. */
-    return method.len >= sizeof "\"stdio_bus/auth\"" - 1 && sb_json_string_is(method, "stdio_bus/auth");
+    return method.len >= strlen(name) + 2 && sb_json_string_is(method, name);
 }
 
-/* stdio_bus/auth is the bus's own, and never forwarded: where no token is asked for, any will do. */
-static bool answer_auth(stdio_bus_t *bus, const sb_sender *sender, const sb_envelope *envelope, sb_span frame)
+static bool is_auth(sb_span method)
 {
-    if (!is_auth(sb_member_value(frame, envelope->method))) return false;
+    return is_own(method, "stdio_bus/auth");
+}
+
+/* stdio_bus/auth: where no token is asked for, any will do. stdio_bus/cancel: as if the client had left, for one request. */
+static bool serve_own(stdio_bus_t *bus, const sb_sender *sender, const sb_envelope *envelope, sb_span frame)
+{
+    sb_span method = sb_member_value(frame, envelope->method), result = sb_span_of("{\"ok\":true}");
+    if (is_own(method, "stdio_bus/cancel")) {
+        bool found = sb_cancel_own(bus, sender, sb_member_value(frame, envelope->params));
+        if (!found) result = sb_span_of("{\"ok\":false}");
+    } else if (!is_auth(method)) {
+        return false;
+    }
     if (envelope->kind == SB_KIND_REQUEST) {
-        sb_deliver_result(bus, sender->peer, sb_member_value(frame, envelope->id), sb_span_of("{\"ok\":true}"));
+        sb_deliver_result(bus, sender->peer, sb_member_value(frame, envelope->id), result);
     }
     return true;
 }
@@ -141,7 +152,7 @@ static int greet(stdio_bus_t *bus, const sb_sender *sender, sb_span frame)
         if (shows_token(bus, sender->conn, &envelope, frame)) {
             sender->conn->greeted = true;
             sb_clients_admit(bus, sender->conn);
-            answer_auth(bus, sender, &envelope, frame);
+            serve_own(bus, sender, &envelope, frame);
             return STDIO_BUS_OK;
         }
     }
@@ -185,7 +196,7 @@ int sb_dispatch_from_client(stdio_bus_t *bus, const sb_sender *sender, sb_span f
     if (envelope.kind == SB_KIND_RESPONSE) {
         status = answer_worker(bus, sender, &envelope, frame);
     } else {
-        bool done = answer_auth(bus, sender, &envelope, frame);
+        bool done = serve_own(bus, sender, &envelope, frame);
         if (!done && envelope.kind == SB_KIND_NOTIFICATION) done = sb_cancel_by_name(bus, sender, &envelope, frame);
         status = done ? STDIO_BUS_OK : sb_route(bus, sender, &envelope, frame);
     }

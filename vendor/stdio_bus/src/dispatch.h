@@ -59,6 +59,9 @@ int sb_handshake_refuse(stdio_bus_t *bus, const sb_message *message, const char 
  */
 bool sb_cancel_by_name(stdio_bus_t *bus, const sb_sender *sender, const sb_envelope *envelope, sb_span frame);
 
+/* stdio_bus/cancel: the client gives up the request it names, under any protocol. False if it waits for none such. */
+bool sb_cancel_own(stdio_bus_t *bus, const sb_sender *sender, sb_span params);
+
 /* Plain text of a string token, valid until the next call. Absent without memory or with a broken escape. */
 sb_span sb_plain_text(stdio_bus_t *bus, sb_span token);
 

@@ -286,6 +286,19 @@ static void a_turn_that_the_host_gives_up_withdraws_its_questions(void)
     finish(bus);
 }
 
+static void a_turn_that_a_client_gives_up_at_the_bus_is_cancelled(void)
+{
+    stdio_bus_t *bus = start(ACP, 0);
+    int one = connect_pair(bus);
+    opens(bus, one, played, "1", "a");
+    lands(bus, one, PROMPT("7", "a"), played, PROMPT("2", "a"));
+    lands(bus, one, "{\"method\":\"stdio_bus/cancel\",\"params\":{\"requestId\":7}}", played, CANCEL("a"));
+    CHECK(stdio_bus_pending_count(bus) == 0 && ext_stats(bus).tombstones == 1);
+    worker_says("{\"id\":2,\"result\":{\"stopReason\":\"cancelled\"}}\n");
+    STEP_UNTIL(bus, ext_stats(bus).tombstones == 0);
+    finish(bus);
+}
+
 static void a_turn_that_waits_and_is_cancelled_ends_as_cancelled(void)
 {
     stdio_bus_t *bus = start(ACP, 0);
@@ -467,6 +480,7 @@ static const sb_test tests[] = {
     TEST(a_permission_whose_client_has_gone_is_declined_at_once),
     TEST(a_turn_whose_client_leaves_is_cancelled_and_what_it_still_says_goes_nowhere),
     TEST(a_turn_that_the_host_gives_up_withdraws_its_questions),
+    TEST(a_turn_that_a_client_gives_up_at_the_bus_is_cancelled),
     TEST(a_turn_that_waits_and_is_cancelled_ends_as_cancelled),
     TEST(a_turn_is_cancelled_by_nobody_but_who_prompted),
     TEST(a_turn_does_not_wait_for_ever),

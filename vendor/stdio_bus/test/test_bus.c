@@ -333,6 +333,33 @@ static void a_bad_line_is_answered_and_the_client_stays(void)
     CHECK_STR(seen.reason, "shutdown");
 }
 
+static void a_client_gives_up_a_request_by_telling_the_bus(void)
+{
+    int one[2], two[2];
+    stdio_bus_ext_stats_t stats = {.size = sizeof stats};
+    stdio_bus_t *bus = start(CONFIG, 0);
+    CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, one) == 0 && stdio_bus_adopt_client(bus, one[1], one[1]) > 0);
+    CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, two) == 0 && stdio_bus_adopt_client(bus, two[1], two[1]) > 0);
+    client_says(one[0], "{\"id\":\"a\",\"method\":\"m\"}\n");
+    CHECK_STR(worker_reads(bus), "{\"id\":\"a\",\"method\":\"m\"}");
+    /* Only its own: to another client that id means nothing. */
+    client_says(two[0], "{\"id\":1,\"method\":\"stdio_bus/cancel\",\"params\":{\"requestId\":\"a\"}}\n");
+    client_hears(bus, two[0], "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\"ok\":false}}\n");
+    CHECK(stdio_bus_pending_count(bus) == 1);
+    client_says(one[0], "{\"method\":\"stdio_bus\\/cancel\",\"params\":{\"requestId\":\"a\"}}\n"
+                        "{\"id\":2,\"method\":\"stdio_bus/cancel\",\"params\":{\"requestId\":\"a\"}}\n"
+                        "{\"id\":3,\"method\":\"stdio_bus/cancel\"}\n{\"id\":\"b\",\"method\":\"m\"}\n");
+    client_hears(bus, one[0], "{\"jsonrpc\":\"2.0\",\"id\":2,\"result\":{\"ok\":false}}\n"
+                              "{\"jsonrpc\":\"2.0\",\"id\":3,\"result\":{\"ok\":false}}\n");
+    /* None of it reached the worker; what comes for the request is swallowed. */
+    CHECK_STR(worker_reads(bus), "{\"id\":\"b\",\"method\":\"m\"}");
+    worker_says("{\"id\":\"a\",\"result\":1}\n{\"id\":\"b\",\"result\":2}\n");
+    client_hears(bus, one[0], "{\"id\":\"b\",\"result\":2}\n");
+    CHECK(stdio_bus_ext_stats(bus, &stats) == STDIO_BUS_OK && stats.late_answers == 1 && stats.stale_cancels == 3);
+    CHECK(stats.tombstones == 0 && stdio_bus_pending_count(bus) == 0);
+    finish(bus);
+}
+
 static void a_client_that_closed_its_sending_side_still_gets_its_answers(void)
 {
     int pair[2];
@@ -449,6 +476,7 @@ static const sb_test tests[] = {
     TEST(a_step_without_work_lasts_as_long_as_it_may),
     TEST(two_clients_with_the_same_id_hear_their_own_answers),
     TEST(a_bad_line_is_answered_and_the_client_stays),
+    TEST(a_client_gives_up_a_request_by_telling_the_bus),
     TEST(a_client_that_closed_its_sending_side_still_gets_its_answers),
     TEST(a_client_that_leaves_with_questions_open_has_them_declined),
     TEST(a_missing_program_is_named_with_the_reason),

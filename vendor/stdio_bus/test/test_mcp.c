@@ -234,6 +234,17 @@ static void an_end_of_input_is_a_departure(void)
     finish(bus);
 }
 
+static void what_a_client_gives_up_at_the_bus_is_cancelled(void)
+{
+    stdio_bus_t *bus = start(MCP, 0);
+    int client = introduce(bus);
+    lands(bus, client, "{\"id\":\"q\",\"method\":\"tools/call\"}", played, "{\"id\":2,\"method\":\"tools/call\"}");
+    lands(bus, client, "{\"method\":\"stdio_bus/cancel\",\"params\":{\"requestId\":\"q\"}}", played,
+          "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/cancelled\",\"params\":{\"requestId\":2}}");
+    CHECK(stdio_bus_pending_count(bus) == 0);
+    finish(bus);
+}
+
 static void what_the_host_gives_up_is_cancelled(void)
 {
     stdio_bus_t *bus = start(MCP, 0);
@@ -491,6 +502,7 @@ static const sb_test tests[] = {
     TEST(a_cancel_of_nothing_is_swallowed_and_counted),
     TEST(what_a_client_leaves_behind_is_cancelled),
     TEST(an_end_of_input_is_a_departure),
+    TEST(what_a_client_gives_up_at_the_bus_is_cancelled),
     TEST(what_the_host_gives_up_is_cancelled),
     TEST(a_queued_request_that_is_cancelled_is_never_sent),
     TEST(a_workers_cancel_reaches_the_client_it_had_asked),
