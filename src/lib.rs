@@ -88,6 +88,7 @@ compile_error!("stdiobus needs a Unix target: it is made of pipes, signals and p
 pub mod blocking;
 pub mod concepts;
 
+mod backend;
 mod client;
 mod config;
 mod driver;

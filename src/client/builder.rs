@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::handlers::{RequestHandler, Runtime};
 use super::{ListenMode, Owner, StdioBus, WorkerRequest, new_session_id};
+use crate::backend::Plan;
 use crate::config::{BusConfig, LimitsConfig, PoolConfig};
 use crate::driver::{self, LogLevel, LogSink, Spec};
 use crate::error::{Error, Result, RpcError};
@@ -228,8 +229,7 @@ impl StdioBusBuilder {
             log_level: log_level.to_c(),
         };
         let (handle, thread) = driver::spawn(Spec {
-            options,
-            listen,
+            plan: Plan::Native { options, listen },
             log,
             max_in_flight_bytes,
         })?;

@@ -191,6 +191,7 @@ impl Call {
         match ended {
             Ended::Refused(error) => error,
             Ended::ShuttingDown => Error::shutting_down(),
+            Ended::Lost(reason) => Error::new(ErrorCode::TransportError, &*reason),
             Ended::TimedOut => {
                 let limit = self.limit.unwrap_or_default();
                 Error::new(ErrorCode::Timeout, format!("no answer within {limit:?}"))

@@ -3,7 +3,8 @@
 use std::sync::{MutexGuard, PoisonError};
 
 use super::{ListenAddr, ListenMode, StdioBus};
-use crate::driver::{Command, Gauges, no_worker};
+use crate::backend::no_worker;
+use crate::driver::{Command, Gauges};
 use crate::error::{ErrorCode, Result};
 use crate::stats::{BackendType, BusState, Stats, WorkerInfo};
 
@@ -66,23 +67,23 @@ impl StdioBus {
 
     /// Workers that run. `None` where this can't be known.
     pub fn worker_count(&self) -> Option<usize> {
-        Some(Gauges::get(&self.gauges().workers))
+        Gauges::get(&self.gauges().workers)
     }
 
     /// Clients that are connected. `None` where this can't be known.
     pub fn client_count(&self) -> Option<usize> {
-        Some(Gauges::get(&self.gauges().clients))
+        Gauges::get(&self.gauges().clients)
     }
 
     /// Sessions that are bound to a worker. `None` where this can't be known.
     pub fn session_count(&self) -> Option<usize> {
-        Some(Gauges::get(&self.gauges().sessions))
+        Gauges::get(&self.gauges().sessions)
     }
 
     /// Requests that wait for an answer, those of socket clients included.
     /// `None` where this can't be known.
     pub fn pending_count(&self) -> Option<usize> {
-        Some(Gauges::get(&self.gauges().pending))
+        Gauges::get(&self.gauges().pending)
     }
 
     /// The last lines that a worker wrote to stderr, at most `lines` of them, the

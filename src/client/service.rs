@@ -13,7 +13,8 @@ use tokio::sync::mpsc;
 
 use super::serve::{Service, serve};
 use super::{StdioBus, WeakBus, check_running};
-use crate::driver::{Command, Handle, Registered};
+use crate::backend::Registered;
+use crate::driver::{Command, Handle};
 use crate::error::{Error, ErrorCode, Result, RpcError};
 use crate::native::{Embed, c_string};
 use crate::rpc::{self, Parts, Route};

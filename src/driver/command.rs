@@ -1,6 +1,7 @@
 //! What the async side asks of the bus thread.
 
 use std::ffi::CString;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -10,8 +11,9 @@ use super::event::{EventSink, LogLevel};
 use super::hub::{MessageSink, RequestQueue};
 use super::mailbox::Post;
 use super::pending::{Patience, Wants};
+use crate::backend::Registered;
 use crate::error::{Error, Result};
-use crate::native::{Adopt, Embed, Failure, Status};
+use crate::native::{Adopt, Embed};
 use crate::stats::{Stats, WorkerInfo};
 
 /// Where the result of a command goes. The receiver may be gone.
@@ -115,6 +117,8 @@ pub(crate) enum Ended {
     /// Its time was over before there was room in the budget.
     NoRoom,
     ShuttingDown,
+    /// The way to its worker is gone; this is the reason.
+    Lost(Arc<str>),
     /// Its task left too much of what belongs to it waiting.
     Overflow,
     Refused(Error),
@@ -126,33 +130,4 @@ pub(crate) struct Adopted {
     pub(crate) client: u32,
     /// Brings the reason once the client is gone.
     pub(crate) gone: oneshot::Receiver<String>,
-}
-
-/// A worker that lives in this process. Its number may be used again once it is
-/// gone, by another one with a later generation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Registered {
-    pub(crate) worker: usize,
-    pub(crate) generation: u32,
-}
-
-/// A status of the C library as an error of ours.
-pub(super) fn error_of(failure: &Failure) -> Error {
-    use crate::error::ErrorCode as Code;
-
-    let code = match failure.status {
-        Status::CONFIG | Status::ROUTING | Status::BUFFER | Status::INVALID | Status::NOT_FOUND => {
-            Code::InvalidArgument
-        }
-        Status::FULL => Code::ResourceExhausted,
-        Status::REFUSED_BY_SYSTEM | Status::WORKER => Code::Unavailable,
-        Status::STATE => Code::InvalidState,
-        _ => Code::Internal,
-    };
-    Error::new(code, failure.message())
-}
-
-/// There is no worker with this number.
-pub(crate) fn no_worker(worker: usize) -> Error {
-    Error::invalid_argument(format!("there is no worker {worker}"))
 }

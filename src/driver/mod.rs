@@ -19,10 +19,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use crossbeam_channel::{Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 pub(crate) use budget::{Budget, Place};
-pub(crate) use command::{Answer, Command, Ended, NewRequest, Registered, no_worker};
+pub(crate) use command::{Answer, Command, Ended, NewRequest};
 pub(crate) use event::EventSink;
 pub use event::{Event, LogLevel, WorkerRef};
 pub use hub::OverflowPolicy;
@@ -32,8 +32,8 @@ pub(crate) use message::SharedMessage;
 pub(crate) use pending::{Patience, StreamKey, Wants};
 pub(crate) use shared::{Gauges, Shared};
 
+use crate::backend::{Backend, Native, Plan};
 use crate::error::{Error, ErrorCode, Result};
-use crate::native::{BusOptions, Listen, RawBus};
 use run::Driver;
 
 /// Where log lines go. Called on the bus thread.
@@ -41,8 +41,7 @@ pub(crate) type LogSink = Arc<dyn Fn(LogLevel, &str) + Send + Sync>;
 
 /// What a bus thread is started with.
 pub(crate) struct Spec {
-    pub(crate) options: BusOptions,
-    pub(crate) listen: Vec<Listen>,
+    pub(crate) plan: Plan,
     pub(crate) log: Option<LogSink>,
     pub(crate) max_in_flight_bytes: usize,
 }
@@ -80,21 +79,17 @@ pub(crate) fn spawn(spec: Spec) -> Result<(Handle, JoinHandle<()>)> {
         shared: Arc::clone(&shared),
     }));
     let (created_tx, created) = bounded(1);
+    let life = Life {
+        created: created_tx,
+        commands: queue,
+        shared,
+        log: spec.log,
+    };
 
     let thread = thread::Builder::new()
         .name("stdiobus".into())
-        .spawn(move || match RawBus::create(&spec.options) {
-            Ok(bus) => {
-                shared.waker.arm(&bus);
-                let driver = Driver::new(bus, queue, shared, spec);
-                if created_tx.send(Ok(())).is_ok() {
-                    driver.run();
-                }
-            }
-            Err(reason) => {
-                // Nobody left to tell if this fails.
-                let _ = created_tx.send(Err(reason));
-            }
+        .spawn(move || match spec.plan {
+            Plan::Native { options, listen } => life.live(Native::create(&options, listen)),
         })
         .map_err(|e| {
             Error::new(
@@ -106,8 +101,35 @@ pub(crate) fn spawn(spec: Spec) -> Result<(Handle, JoinHandle<()>)> {
 
     match created.recv() {
         Ok(Ok(())) => Ok((handle, thread)),
-        Ok(Err(reason)) => Err(Error::invalid_argument(reason)),
+        Ok(Err(error)) => Err(error),
         Err(_) => Err(Error::new(ErrorCode::Internal, "the bus thread panicked")),
+    }
+}
+
+/// What a bus thread lives with.
+struct Life {
+    /// Who waits for the backend to be there.
+    created: Sender<Result<()>>,
+    commands: Receiver<Command>,
+    shared: Arc<Shared>,
+    log: Option<LogSink>,
+}
+
+impl Life {
+    fn live<B: Backend>(self, backend: Result<B>) {
+        match backend {
+            Ok(backend) => {
+                self.shared.waker.arm(backend.bell());
+                let driver = Driver::new(backend, self.commands, self.shared, self.log);
+                if self.created.send(Ok(())).is_ok() {
+                    driver.run();
+                }
+            }
+            Err(error) => {
+                // Nobody left to tell if this fails.
+                let _ = self.created.send(Err(error));
+            }
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 //! to them.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::budget::Place;
@@ -230,9 +231,21 @@ impl InFlight {
 
     /// Ends them all: the bus shuts down.
     pub(super) fn end_all(&mut self) {
+        // A post that is dropped says so.
+        self.take_all().for_each(drop);
+    }
+
+    /// Ends them all: the bus is gone.
+    pub(super) fn lose(&mut self, reason: &str) {
+        let reason: Arc<str> = reason.into();
+        for waiter in self.take_all() {
+            waiter.post.end(Err(Ended::Lost(Arc::clone(&reason))));
+        }
+    }
+
+    fn take_all(&mut self) -> impl Iterator<Item = Waiter> + use<> {
         self.streaming = HashSet::new();
         self.line = BTreeMap::new();
-        // A post that is dropped says so.
-        self.requests.take_all().for_each(drop);
+        self.requests.take_all()
     }
 }

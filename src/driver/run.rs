@@ -10,19 +10,16 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Receiver;
 use tokio::sync::oneshot;
 
-use super::command::{
-    Adopted, Answer, Command, Ended, NewRequest, Registered, Reply, error_of, no_worker,
-};
+use super::command::{Adopted, Answer, Command, Ended, NewRequest, Reply};
 use super::event::{Event, LogLevel, WorkerRef, event_of};
 use super::hub::{Handed, Hub};
 use super::message::{SharedMessage, WorkerMessage};
 use super::pending::{InFlight, Posted};
 use super::shared::Shared;
-use super::{LogSink, Spec, log};
-use crate::error::{Error, Result, RpcError};
-use crate::native::{
-    Adopt, Embed, FrameKind, Incoming, Listen, RawBus, RawEvent, RawFrame, Status,
-};
+use super::{LogSink, log};
+use crate::backend::{Backend, Native, Refusal};
+use crate::error::{Error, ErrorCode, Result, RpcError};
+use crate::native::{Adopt, FrameKind, Incoming, RawEvent, RawFrame};
 use crate::rpc::{overload, refusal, reply};
 use crate::stats::{BusState, StopReport};
 
@@ -33,12 +30,11 @@ const COMMANDS_PER_TURN: usize = 1024;
 /// What is kept of the buffer for incoming items after a burst.
 const INCOMING_KEPT: usize = 4096;
 
-pub(super) struct Driver {
+pub(super) struct Driver<B: Backend> {
     /// `None` only while the driver is being dropped.
-    bus: Option<RawBus>,
+    backend: Option<B>,
     commands: Receiver<Command>,
     shared: Arc<Shared>,
-    listen: Vec<Listen>,
     log: Option<LogSink>,
     requests: InFlight,
     /// Reused between turns.
@@ -54,19 +50,18 @@ pub(super) struct Driver {
     unhandled_notifications: u64,
 }
 
-impl Driver {
+impl<B: Backend> Driver<B> {
     pub(super) fn new(
-        bus: RawBus,
+        backend: B,
         commands: Receiver<Command>,
         shared: Arc<Shared>,
-        spec: Spec,
+        log: Option<LogSink>,
     ) -> Self {
         Self {
-            bus: Some(bus),
+            backend: Some(backend),
             commands,
             shared,
-            listen: spec.listen,
-            log: spec.log,
+            log,
             requests: InFlight::new(),
             incoming: Vec::new(),
             hub: Hub::default(),
@@ -84,10 +79,27 @@ impl Driver {
         }
     }
 
-    fn bus(&self) -> &RawBus {
-        self.bus
+    fn backend(&self) -> &B {
+        self.backend
             .as_ref()
-            .expect("the bus lives until the driver is dropped")
+            .expect("the backend lives until the driver is dropped")
+    }
+
+    fn backend_mut(&mut self) -> &mut B {
+        self.backend
+            .as_mut()
+            .expect("the backend lives until the driver is dropped")
+    }
+
+    /// Does what only the bus in this process can do.
+    fn on_native<T>(&self, what: impl FnOnce(&Native) -> Result<T>) -> Result<T> {
+        match self.backend().native() {
+            Some(native) => what(native),
+            None => Err(Error::new(
+                ErrorCode::NotSupported,
+                "the bus isn't in this process",
+            )),
+        }
     }
 
     /// Before the start there is nothing to step: this just waits for commands.
@@ -110,10 +122,12 @@ impl Driver {
 
     fn start(&mut self, reply: Reply<()>) -> bool {
         self.shared.set_state(BusState::Starting);
-        let result = self.open_and_start();
+        let result = self.backend_mut().start();
         self.deliver();
         match result {
-            Ok(()) => {
+            Ok(addresses) => {
+                // The only place that sets it, and it runs once.
+                let _ = self.shared.addresses.set(addresses);
                 self.shared.set_state(BusState::Running);
                 let _ = reply.send(Ok(()));
                 true
@@ -126,22 +140,6 @@ impl Driver {
         }
     }
 
-    /// Listeners first: a bind failure shows before any worker has run.
-    fn open_and_start(&mut self) -> Result<()> {
-        let mut addresses = Vec::with_capacity(self.listen.len());
-        for listen in &self.listen {
-            addresses.push(
-                self.bus()
-                    .listen(listen)
-                    .map_err(|failure| error_of(&failure))?,
-            );
-        }
-        self.bus().start().map_err(|failure| error_of(&failure))?;
-        // The only place that sets it, and it runs once.
-        let _ = self.shared.addresses.set(addresses);
-        Ok(())
-    }
-
     /// Commands in, one step, frames and events out. `false` when the bus has
     /// stopped.
     fn turn(&mut self) -> bool {
@@ -150,12 +148,13 @@ impl Driver {
         let result = self.step();
         self.deliver();
         self.expire(Instant::now);
-        if let Err(failure) = result {
-            let line = format!("the bus can't go on: {}", failure.message());
+        if let Err(reason) = result {
+            let line = format!("the bus can't go on: {reason}");
             log(self.log.as_ref(), LogLevel::Error, &line);
+            self.requests.lose(&reason);
             return false;
         }
-        self.bus().state() != BusState::Stopped as u8
+        !self.backend().is_stopped()
     }
 
     fn take_commands(&mut self) {
@@ -168,19 +167,19 @@ impl Driver {
     }
 
     /// Waits only if there is nothing to do and nothing comes in meanwhile.
-    fn step(&self) -> std::result::Result<(), crate::native::Failure> {
+    fn step(&mut self) -> std::result::Result<(), String> {
         let wait = self
             .requests
             .next_deadline()
             .map(|d| d.saturating_duration_since(Instant::now()));
         if wait == Some(Duration::ZERO) {
-            return self.bus().step(wait);
+            return self.backend_mut().step(wait);
         }
         self.publish();
         if !self.shared.waker.prepare_sleep(|| self.commands.is_empty()) {
-            return self.bus().step(Some(Duration::ZERO));
+            return self.backend_mut().step(Some(Duration::ZERO));
         }
-        let result = self.bus().step(wait);
+        let result = self.backend_mut().step(wait);
         self.shared.waker.awake();
         result
     }
@@ -191,41 +190,49 @@ impl Driver {
             Command::Cancel { id } => {
                 // Nobody will see how it ended.
                 if self.requests.end(id, Err(Ended::ShuttingDown)) {
-                    self.bus().cancel(id.to_string().as_bytes());
+                    self.backend_mut().cancel(id);
                 }
             }
             Command::Answer { id, frame } => self.answer(&id, &frame),
             Command::Send { frame, reply } => {
-                let result = self.bus().submit(&frame, false).map_err(|f| error_of(&f));
-                let _ = reply.send(result);
+                let result = self.backend_mut().submit(&frame, false);
+                let _ = reply.send(result.map_err(Refusal::into_error));
             }
             Command::Adopt { client, reply } => {
                 let _ = reply.send(self.adopt(client));
             }
             Command::Register { worker, reply } => {
-                let _ = reply.send(self.register(worker));
+                // Whoever hears of the worker sees it counted.
+                let registered = self.on_native(|bus| bus.register(worker));
+                self.publish();
+                let _ = reply.send(registered);
             }
-            Command::Unregister { worker } => self.unregister(worker),
+            Command::Unregister { worker } => {
+                let _ = self.on_native(|bus| {
+                    bus.unregister(worker);
+                    Ok(())
+                });
+                self.publish();
+            }
             Command::Subscribe { sink } => self.hub.events.push(sink),
             Command::Listen { sink } => self.hub.messages.push(sink),
             Command::Handle { queue } => self.hub.handler = Some(queue),
             Command::Log { level, line } => log(self.log.as_ref(), level, &line),
             Command::TellEnd { tell } => self.stops.push(tell),
             Command::EndSession { session, reply } => {
-                let _ = reply.send(self.bus().end_session(&session).map_err(|f| error_of(&f)));
+                let _ = reply.send(self.on_native(|bus| bus.end_session(&session)));
             }
             Command::Reload { json, reply } => {
-                let _ = reply.send(self.bus().reload(&json).map_err(|f| error_of(&f)));
+                let _ = reply.send(self.on_native(|bus| bus.reload(&json)));
             }
             Command::Stderr { worker, reply } => {
-                let tail = self.bus().worker_stderr(worker);
-                let _ = reply.send(tail.ok_or_else(|| no_worker(worker)));
+                let _ = reply.send(self.on_native(|bus| bus.worker_stderr(worker)));
             }
             Command::Stats { reply } => {
                 let _ = reply.send(Ok(self.stats()));
             }
             Command::Workers { reply } => {
-                let _ = reply.send(Ok(self.workers()));
+                let _ = reply.send(self.on_native(|bus| Ok(bus.workers())));
             }
             Command::Start { reply } => {
                 let _ = reply.send(Err(Error::invalid_state(
@@ -275,21 +282,16 @@ impl Driver {
     }
 
     /// Hands the bus a request.
-    fn submit(&self, frame: &[u8]) -> std::result::Result<(), Ended> {
-        self.bus()
-            .submit(frame, true)
-            .map_err(|failure| match failure.status {
-                Status::STATE => Ended::ShuttingDown,
-                _ => Ended::Refused(error_of(&failure)),
-            })
+    fn submit(&mut self, frame: &[u8]) -> std::result::Result<(), Ended> {
+        let submitted = self.backend_mut().submit(frame, true);
+        submitted.map_err(|refusal| match refusal {
+            Refusal::Stopped(_) => Ended::ShuttingDown,
+            refusal => Ended::Refused(refusal.into_error()),
+        })
     }
 
     fn adopt(&mut self, client: Adopt) -> Result<Adopted> {
-        let client = self
-            .bus()
-            .adopt_client(client)
-            .map_err(|failure| error_of(&failure))?;
-        let client = u32::try_from(client).unwrap_or(0);
+        let client = self.on_native(|bus| bus.adopt_client(client))?;
         let (tell, gone) = oneshot::channel();
         self.adopted.insert(client, tell);
         // Whoever hears of the client sees it counted.
@@ -297,57 +299,17 @@ impl Driver {
         Ok(Adopted { client, gone })
     }
 
-    fn register(&self, worker: Embed) -> Result<Registered> {
-        let pool = worker.pool.to_string_lossy().into_owned();
-        let number =
-            self.bus()
-                .register_worker(worker)
-                .map_err(|failure| match failure.status {
-                    Status::NOT_FOUND => {
-                        Error::invalid_argument(format!("there is no pool {pool:?}"))
-                    }
-                    // What the system refuses has another status.
-                    Status::REFUSED_BY_SYSTEM => Error::invalid_argument(format!(
-                        "the workers of pool {pool:?} belong to one client each"
-                    )),
-                    _ => error_of(&failure),
-                })?;
-        // Whoever hears of the worker sees it counted.
-        self.publish();
-        let info = self.bus().worker(number);
-        Ok(Registered {
-            worker: usize::try_from(number).unwrap_or(0),
-            generation: info.map_or(0, |(info, _)| info.generation),
-        })
-    }
-
-    fn unregister(&self, worker: Registered) {
-        let Ok(number) = i32::try_from(worker.worker) else {
-            return;
-        };
-        match self.bus().worker(number) {
-            Some((info, _)) if info.generation == worker.generation => {
-                self.bus().unregister_worker(number);
-                self.publish();
-            }
-            // It is gone, and its number may be somebody else's.
-            _ => {}
-        }
-    }
-
     /// Answers a worker's request. One that is too large must not leave the
     /// worker waiting.
-    fn answer(&self, id: &[u8], frame: &[u8]) {
-        let mut result = self.bus().submit(frame, false);
-        if matches!(&result, Err(failure) if failure.status == Status::BUFFER) {
+    fn answer(&mut self, id: &[u8], frame: &[u8]) {
+        let mut result = self.backend_mut().submit(frame, false);
+        if matches!(result, Err(Refusal::TooLarge(_))) {
             let error = RpcError::internal("The answer is larger than max_input_buffer");
-            result = self.bus().submit(&reply(id, &Err(error)), false);
+            result = self.backend_mut().submit(&reply(id, &Err(error)), false);
         }
-        if let Err(failure) = result {
-            let line = format!(
-                "a worker's request can't be answered: {}",
-                failure.message()
-            );
+        if let Err(refusal) = result {
+            let error = refusal.into_error();
+            let line = format!("a worker's request can't be answered: {error}");
             log(self.log.as_ref(), LogLevel::Warn, &line);
         }
     }
@@ -356,8 +318,8 @@ impl Driver {
     fn stop(&mut self, limit: Duration) {
         self.shared.set_state(BusState::Stopping);
         self.requests.end_all();
-        if let Err(failure) = self.bus().stop_within(limit) {
-            let line = format!("stop: {}", failure.message());
+        if let Err(error) = self.backend_mut().stop_within(limit) {
+            let line = format!("stop: {error}");
             log(self.log.as_ref(), LogLevel::Warn, &line);
         }
     }
@@ -368,7 +330,7 @@ impl Driver {
         }
         self.shared.set_state(BusState::Stopping);
         self.requests.end_held();
-        if self.bus().drain(limit, grace).is_err() {
+        if self.backend_mut().drain(limit, grace).is_err() {
             self.stop(grace);
         }
     }
@@ -381,7 +343,7 @@ impl Driver {
         }
         let now = now();
         while let Some(id) = self.requests.expire(now) {
-            self.bus().cancel(id.to_string().as_bytes());
+            self.backend_mut().cancel(id);
         }
     }
 
@@ -389,7 +351,7 @@ impl Driver {
     /// first: whoever gets an answer sees the counts that go with it.
     fn deliver(&mut self) {
         let mut incoming = mem::take(&mut self.incoming);
-        self.bus().take_incoming(&mut incoming);
+        self.backend_mut().take_incoming(&mut incoming);
         self.publish();
         let now = Instant::now();
         for item in incoming.drain(..) {
@@ -456,7 +418,7 @@ impl Driver {
 
     fn post(&mut self, id: u64, message: &SharedMessage) {
         if self.requests.post(id, message) == Posted::Overflow {
-            self.bus().cancel(id.to_string().as_bytes());
+            self.backend_mut().cancel(id);
         }
     }
 
@@ -469,13 +431,14 @@ impl Driver {
         Arc::new(WorkerMessage::new(frame.data, id, frame.request, worker))
     }
 
+    /// Of a worker of another process's bus nothing is known.
     fn worker_ref(&self, worker: i32, generation: u32) -> WorkerRef {
-        let (pool, pid) = match self.bus().worker(worker) {
+        let native = self.backend().native();
+        let info = native.and_then(|native| native.worker(worker));
+        let (pool, pid) = match info {
             // It may have been started again since it said that.
-            Some((info, pool)) if info.generation == generation => {
-                (pool, u32::try_from(info.pid).ok().filter(|pid| *pid != 0))
-            }
-            Some((_, pool)) => (pool, None),
+            Some(info) if info.generation == generation => (info.pool, info.pid),
+            Some(info) => (info.pool, None),
             None => (String::new(), None),
         };
         WorkerRef {
@@ -503,18 +466,18 @@ impl Driver {
     }
 }
 
-impl Drop for Driver {
+impl<B: Backend> Drop for Driver<B> {
     /// The end, also that of a panic: from here on nobody can reach the bus,
     /// and everyone who waits is told. Commands still queued are dropped with
     /// the queue, which tells those who sent them.
     fn drop(&mut self) {
         self.shared.waker.close();
-        if self.bus.is_some() {
+        if self.backend.is_some() {
             self.deliver();
             self.leave_word();
         }
         self.requests.end_all();
-        self.bus = None;
+        self.backend = None;
         self.shared.gauges.clear();
         self.hub.close();
         self.shared.set_state(BusState::Stopped);

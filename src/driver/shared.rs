@@ -32,6 +32,9 @@ pub(crate) struct Gauges {
     pub(crate) pending: AtomicUsize,
 }
 
+/// Stands in a gauge for what can't be known.
+const UNKNOWN: usize = usize::MAX;
+
 /// What can still be asked for when the bus is gone.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Last {
@@ -87,15 +90,16 @@ impl Gauges {
     /// Of a bus that is gone nothing is left to count.
     pub(super) fn clear(&self) {
         for gauge in [&self.workers, &self.clients, &self.sessions, &self.pending] {
-            Self::set(gauge, 0);
+            Self::set(gauge, Self::get(gauge).map(|_| 0));
         }
     }
 
-    pub(super) fn set(gauge: &AtomicUsize, value: usize) {
-        gauge.store(value, Ordering::Relaxed);
+    pub(super) fn set(gauge: &AtomicUsize, value: Option<usize>) {
+        gauge.store(value.unwrap_or(UNKNOWN), Ordering::Relaxed);
     }
 
-    pub(crate) fn get(gauge: &AtomicUsize) -> usize {
-        gauge.load(Ordering::Relaxed)
+    /// `None` for what can't be known.
+    pub(crate) fn get(gauge: &AtomicUsize) -> Option<usize> {
+        Some(gauge.load(Ordering::Relaxed)).filter(|value| *value != UNKNOWN)
     }
 }

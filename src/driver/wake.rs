@@ -13,7 +13,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering, fence};
 use std::thread;
 
-use crate::native::RawBus;
+use crate::backend::Bell;
 use crate::sys;
 
 /// Set in `users` once the bus may not be touched any more.
@@ -43,8 +43,10 @@ impl Waker {
     }
 
     /// Names the bus to wake. The caller closes this before it drops the bus.
-    pub(super) fn arm(&self, bus: &RawBus) {
-        self.bus.store(bus.as_ptr(), Ordering::Release);
+    pub(super) fn arm(&self, bell: Bell<'_>) {
+        match bell {
+            Bell::Bus(bus) => self.bus.store(bus.as_ptr(), Ordering::Release),
+        }
     }
 
     /// Any thread, after it has queued a command: wakes the bus thread if it
