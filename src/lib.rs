@@ -98,6 +98,7 @@ mod rpc;
 mod stats;
 mod sys;
 
+pub use backend::{BackendMode, NativeOptions, RemoteOptions, SubprocessOptions};
 pub use client::{
     AdoptedClient, AuditEvent, BusStream, EventStream, HandlerGuard, HelloParams, HelloResult,
     Identity, ListenAddr, ListenMode, Message, NegotiatedExtension, Notification,

@@ -78,6 +78,10 @@ pub struct Stats {
     pub unattributed_frames: u64,
     /// Answers to requests that had been given up.
     pub late_answers: u64,
+    /// Clients that did not show the token that their listener asks for.
+    pub unauthorized: u64,
+    /// Cancellations of what was not pending any more.
+    pub stale_cancels: u64,
     /// Requests refused because a queue was full.
     pub overload_refusals: u64,
     /// Workers' notifications for this process that nothing here took: no
@@ -128,13 +132,19 @@ pub struct Latency {
 pub enum BackendType {
     /// The library in this process, on a thread of its own.
     Native,
+    /// The program `stdio_bus`, a child of this process.
+    Subprocess,
+    /// A bus that ran already, reached over a socket.
+    Remote,
 }
 
 impl fmt::Display for BackendType {
-    /// `native`.
+    /// `native`, `subprocess` or `remote`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Native => "native",
+            Self::Subprocess => "subprocess",
+            Self::Remote => "remote",
         })
     }
 }

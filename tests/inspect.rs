@@ -76,16 +76,31 @@ fn the_end_of_stderr_can_be_asked_for_also_when_all_is_over() {
                 None => panic!("the bus has ended"),
             }
         }
-        let tail = bus.stderr_tail(0, 3).await.expect("worker 0");
+        let tail = bus.worker_stderr_tail(0, 3).await.expect("worker 0");
         assert_eq!(tail, ["48", "49", "50"]);
-        assert_eq!(bus.stderr_tail(0, 1000).await.expect("worker 0").len(), 50);
-        assert_eq!(bus.stderr_tail(0, 0).await.expect("worker 0").len(), 0);
-        assert_kind(bus.stderr_tail(1, 3).await, ErrorCode::InvalidArgument);
+        assert_eq!(
+            bus.worker_stderr_tail(0, 1000)
+                .await
+                .expect("worker 0")
+                .len(),
+            50
+        );
+        assert_eq!(
+            bus.worker_stderr_tail(0, 0).await.expect("worker 0").len(),
+            0
+        );
+        assert_kind(
+            bus.worker_stderr_tail(1, 3).await,
+            ErrorCode::InvalidArgument,
+        );
 
         bus.stop().await.expect("stops");
-        let tail = bus.stderr_tail(0, 2).await.expect("worker 0");
+        let tail = bus.worker_stderr_tail(0, 2).await.expect("worker 0");
         assert_eq!(tail, ["49", "50"]);
-        assert_kind(bus.stderr_tail(1, 3).await, ErrorCode::InvalidArgument);
+        assert_kind(
+            bus.worker_stderr_tail(1, 3).await,
+            ErrorCode::InvalidArgument,
+        );
     });
 }
 

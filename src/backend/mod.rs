@@ -1,13 +1,21 @@
 //! What carries a bus's messages: the bus in this process, or a wire to one
 //! elsewhere. A backend lives on the bus thread and knows nothing of who asks.
 
+mod linked;
+mod mode;
 mod native;
+mod remote;
+mod subprocess;
+mod wire;
 
 use std::time::Duration;
 
+pub(crate) use linked::{Linked, Way};
+pub use mode::{BackendMode, NativeOptions, RemoteOptions, SubprocessOptions};
 pub(crate) use native::{Native, Registered, no_worker};
+pub(crate) use subprocess::Launch;
 
-use crate::error::Error;
+use crate::error::{Error, ErrorCode};
 use crate::native::{BusOptions, Incoming, Listen, RawBus};
 use crate::stats::Stats;
 
@@ -18,6 +26,7 @@ pub(crate) enum Plan {
         options: BusOptions,
         listen: Vec<Listen>,
     },
+    Linked(Way),
 }
 
 /// A bus, as its thread sees it. Only this crate has any.
@@ -61,9 +70,15 @@ pub(crate) trait Backend {
     fn native(&self) -> Option<&Native>;
 }
 
+/// Only the bus in this process can do that.
+pub(crate) fn not_here() -> Error {
+    Error::new(ErrorCode::NotSupported, "the bus isn't in this process")
+}
+
 /// How to end a step that waits, from any thread.
 pub(crate) enum Bell<'a> {
     Bus(&'a RawBus),
+    Call(Box<dyn Fn() + Send + Sync>),
 }
 
 /// How many there are now. `None` where a backend can't know.

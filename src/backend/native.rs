@@ -28,6 +28,13 @@ impl Native {
         Ok(Self { bus, listen })
     }
 
+    /// Reads the configuration, and says what is wrong with it.
+    pub(crate) fn check(options: &BusOptions) -> Result<()> {
+        let bus = RawBus::create(options).map_err(Error::invalid_argument)?;
+        drop(bus);
+        Ok(())
+    }
+
     pub(crate) fn workers(&self) -> Vec<WorkerInfo> {
         let workers = self.bus.workers().into_iter();
         workers.map(|(raw, pool)| worker_info(&raw, pool)).collect()
@@ -164,6 +171,8 @@ impl Backend for Native {
             dropped_frames: ext.dropped_frames,
             unattributed_frames: ext.unattributed_frames,
             late_answers: ext.late_answers,
+            unauthorized: ext.unauthorized,
+            stale_cancels: ext.stale_cancels,
             overload_refusals: ext.overload_refusals,
             outbox_bytes: ext.outbox_bytes,
             tombstones: ext.tombstones,

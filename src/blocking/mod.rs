@@ -402,8 +402,16 @@ impl StdioBus {
     ///
     /// # Errors
     /// Those of [`StdioBus::stderr_tail`](crate::StdioBus::stderr_tail).
-    pub fn stderr_tail(&self, worker: usize, lines: usize) -> Result<Vec<String>> {
-        wait(self.bus.stderr_tail(worker, lines))
+    pub fn stderr_tail(&self, lines: usize) -> Result<Vec<String>> {
+        wait(self.bus.stderr_tail(lines))
+    }
+
+    /// As [`StdioBus::worker_stderr_tail`](crate::StdioBus::worker_stderr_tail).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn worker_stderr_tail(&self, worker: usize, lines: usize) -> Result<Vec<String>> {
+        wait(self.bus.worker_stderr_tail(worker, lines))
     }
 
     /// The session that requests belong to unless they say otherwise.

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::future::Future;
-use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -11,11 +10,10 @@ use serde_json::Value;
 
 use super::handlers::{RequestHandler, Runtime};
 use super::{ListenMode, Owner, StdioBus, WorkerRequest, new_session_id};
-use crate::backend::Plan;
+use crate::backend::{BackendMode, NativeOptions, SubprocessOptions};
 use crate::config::{BusConfig, LimitsConfig, PoolConfig};
 use crate::driver::{self, LogLevel, LogSink, Spec};
 use crate::error::{Error, Result, RpcError};
-use crate::native::{BusOptions, ConfigSource, c_string};
 
 /// How long a request may take, unless it or the builder says otherwise.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -27,18 +25,21 @@ const MAX_IN_FLIGHT: usize = 64 << 20;
 #[derive(Clone)]
 #[must_use = "a builder does nothing until it builds"]
 pub struct StdioBusBuilder {
-    config: Option<BusConfig>,
-    config_path: Option<PathBuf>,
-    config_json: Option<String>,
-    pools: Vec<PoolConfig>,
-    limits: Option<LimitsConfig>,
-    listen: Vec<ListenMode>,
-    timeout: Option<Duration>,
-    max_in_flight_bytes: usize,
-    log: Option<LogSink>,
-    log_level: Option<LogLevel>,
-    on_request: Option<RequestHandler>,
-    daemon: bool,
+    pub(super) config: Option<BusConfig>,
+    pub(super) config_path: Option<PathBuf>,
+    pub(super) config_json: Option<String>,
+    pub(super) pools: Vec<PoolConfig>,
+    pub(super) limits: Option<LimitsConfig>,
+    pub(super) listen: Vec<ListenMode>,
+    pub(super) timeout: Option<Duration>,
+    pub(super) max_in_flight_bytes: usize,
+    pub(super) log: Option<LogSink>,
+    pub(super) log_level: Option<LogLevel>,
+    pub(super) on_request: Option<RequestHandler>,
+    pub(super) daemon: bool,
+    pub(super) backend: BackendMode,
+    pub(super) native: Option<NativeOptions>,
+    pub(super) subprocess: Option<SubprocessOptions>,
 }
 
 impl StdioBusBuilder {
@@ -56,6 +57,9 @@ impl StdioBusBuilder {
             log_level: None,
             on_request: None,
             daemon: false,
+            backend: BackendMode::Auto,
+            native: None,
+            subprocess: None,
         }
     }
 
@@ -88,6 +92,41 @@ impl StdioBusBuilder {
     /// Sets the limits.
     pub fn limits(mut self, limits: LimitsConfig) -> Self {
         self.limits = Some(limits);
+        self
+    }
+
+    /// Where the bus runs. [`BackendMode::Auto`] unless set.
+    ///
+    /// What only a bus in this process can do is `NotSupported` elsewhere: listing
+    /// and reloading, clients over descriptors, workers of this process. There
+    /// [`events`](StdioBus::events) tells nothing, and of whoever sent a message
+    /// the worker isn't known. A bus that runs already ([`BackendMode::Remote`]) has a
+    /// configuration, and listeners, of its own.
+    ///
+    /// ```no_run
+    /// # use stdiobus::{BackendMode, RemoteOptions, StdioBus};
+    /// # async fn example() -> stdiobus::Result<()> {
+    /// let bus = StdioBus::builder()
+    ///     .backend(BackendMode::Remote(RemoteOptions::unix("/run/bus.sock")))
+    ///     .build()?;
+    /// bus.start().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn backend(mut self, mode: BackendMode) -> Self {
+        self.backend = mode;
+        self
+    }
+
+    /// Options for [`BackendMode::Native`]; with another mode an error.
+    pub fn native(mut self, options: NativeOptions) -> Self {
+        self.native = Some(options);
+        self
+    }
+
+    /// Options for [`BackendMode::Subprocess`]; with another mode an error.
+    pub fn subprocess(mut self, options: SubprocessOptions) -> Self {
+        self.subprocess = Some(options);
         self
     }
 
@@ -215,23 +254,17 @@ impl StdioBusBuilder {
                 "max_in_flight_bytes: must be at least 1",
             ));
         }
-        let listen = self
-            .listen
-            .iter()
-            .map(ListenMode::to_native)
-            .collect::<Result<Vec<_>>>()?;
-        let log_level = self.effective_log_level();
         let (timeout, modes, log) = (self.timeout, self.listen.clone(), self.log.clone());
-        let (daemon, on_request) = (self.daemon, self.on_request.clone());
-        let options = BusOptions {
-            daemon,
-            config: self.config_source()?,
-            log_level: log_level.to_c(),
-        };
+        let on_request = self.on_request.clone();
+        let native = self.native.clone().unwrap_or_default();
+        let subprocess = self.subprocess.clone().unwrap_or_default();
+        let (backend, plan) = self.plan(&native, &subprocess)?;
         let (handle, thread) = driver::spawn(Spec {
-            plan: Plan::Native { options, listen },
+            plan,
             log,
             max_in_flight_bytes,
+            stderr_lines: subprocess.stderr_buffer_lines,
+            thread_name: native.thread_name,
         })?;
         Ok(StdioBus {
             owner: Arc::new(Owner {
@@ -241,62 +274,11 @@ impl StdioBusBuilder {
                 session_id: new_session_id(),
                 agent_session_id: Mutex::new(None),
                 listen: modes,
+                backend,
                 runtime,
                 on_request: Mutex::new(on_request),
             }),
         })
-    }
-
-    /// Lines that nobody will see needn't be made.
-    fn effective_log_level(&self) -> LogLevel {
-        let heard = self.log.is_some() || cfg!(feature = "tracing");
-        if heard {
-            self.log_level.unwrap_or(LogLevel::Info)
-        } else {
-            LogLevel::Error
-        }
-    }
-
-    fn config_source(self) -> Result<ConfigSource> {
-        let parts = !self.pools.is_empty() || self.limits.is_some();
-        let given: Vec<&str> = [
-            ("config", self.config.is_some()),
-            ("config_path", self.config_path.is_some()),
-            ("config_json", self.config_json.is_some()),
-            // Parts add to `config`, so they clash with the other two only.
-            ("pool or limits", parts && self.config.is_none()),
-        ]
-        .into_iter()
-        .filter_map(|(name, given)| given.then_some(name))
-        .collect();
-        match given[..] {
-            [_] => {}
-            [] => {
-                return Err(Error::invalid_argument(
-                    "no configuration: use config, config_path, config_json or pool",
-                ));
-            }
-            _ => {
-                return Err(Error::invalid_argument(format!(
-                    "these exclude each other: {}",
-                    given.join(", ")
-                )));
-            }
-        }
-        if let Some(path) = self.config_path {
-            let path = c_string("config_path", path.into_os_string().into_vec())?;
-            return Ok(ConfigSource::Path(path));
-        }
-        if let Some(json) = self.config_json {
-            return Ok(ConfigSource::Json(c_string("config_json", json)?));
-        }
-        let mut config = self.config.unwrap_or_default();
-        config.pools.extend(self.pools);
-        if let Some(limits) = self.limits {
-            config.limits = limits;
-        }
-        config.validate()?;
-        Ok(ConfigSource::Json(c_string("config", config.to_json())?))
     }
 }
 
@@ -313,45 +295,5 @@ impl fmt::Debug for StdioBusBuilder {
             .field("listen", &self.listen)
             .field("timeout", &self.timeout)
             .finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::error::ErrorCode;
-
-    fn refused(builder: StdioBusBuilder) -> String {
-        let error = builder.config_source().expect_err("refused");
-        assert_eq!(error.kind(), Some(ErrorCode::InvalidArgument));
-        error.to_string()
-    }
-
-    #[test]
-    fn there_is_exactly_one_configuration() {
-        let pool = PoolConfig::new("a", "cat");
-        assert!(refused(StdioBusBuilder::new()).contains("config_path"));
-        let both = refused(
-            StdioBusBuilder::new()
-                .config(BusConfig::new())
-                .config_json("{}"),
-        );
-        assert!(both.contains("config, config_json"), "{both}");
-        let both = refused(StdioBusBuilder::new().config_path("x").pool(pool.clone()));
-        assert!(both.contains("config_path, pool"), "{both}");
-        let config = BusConfig::new().pool(pool);
-        let more = PoolConfig::new("b", "cat");
-        assert!(
-            StdioBusBuilder::new()
-                .config(config)
-                .pool(more)
-                .config_source()
-                .is_ok()
-        );
-    }
-
-    #[test]
-    fn a_path_with_nul_is_refused() {
-        assert!(refused(StdioBusBuilder::new().config_path("a\0b")).contains("NUL"));
     }
 }

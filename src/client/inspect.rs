@@ -3,7 +3,7 @@
 use std::sync::{MutexGuard, PoisonError};
 
 use super::{ListenAddr, ListenMode, StdioBus};
-use crate::backend::no_worker;
+use crate::backend::{no_worker, not_here};
 use crate::driver::{Command, Gauges};
 use crate::error::{ErrorCode, Result};
 use crate::stats::{BackendType, BusState, Stats, WorkerInfo};
@@ -21,7 +21,7 @@ impl StdioBus {
 
     /// What runs the bus.
     pub fn backend_type(&self) -> BackendType {
-        BackendType::Native
+        self.owner.backend
     }
 
     /// Where the bus listens, as the builder was told; empty for nowhere.
@@ -80,22 +80,50 @@ impl StdioBus {
         Gauges::get(&self.gauges().sessions)
     }
 
-    /// Requests that wait for an answer, those of socket clients included.
-    /// `None` where this can't be known.
+    /// Requests that wait for an answer, those of socket clients included; of a
+    /// bus that isn't in this process, this client's own. `None` where this can't
+    /// be known.
     pub fn pending_count(&self) -> Option<usize> {
         Gauges::get(&self.gauges().pending)
     }
 
-    /// The last lines that a worker wrote to stderr, at most `lines` of them, the
-    /// newest last; also of one that has ended, and of a stopped bus. `worker` is
-    /// its number ([`WorkerInfo::id`]).
+    /// The last lines that went to stderr, at most `lines` of them, the newest
+    /// last; also of a stopped bus. Those of all workers, in the order the bus read
+    /// them, where their pools' [`StderrMode`](crate::StderrMode) is `Log`; of a
+    /// bus that is a subprocess everything that the program wrote.
+    ///
+    /// 200 lines are kept unless
+    /// [`SubprocessOptions::stderr_buffer_lines`](crate::SubprocessOptions) says
+    /// otherwise, and no more than 256 KiB.
+    ///
+    /// # Errors
+    /// `NotSupported` where the bus is remote.
+    pub async fn stderr_tail(&self, lines: usize) -> Result<Vec<String>> {
+        if self.owner.backend == BackendType::Remote {
+            return Err(not_here());
+        }
+        match self.ask(|reply| Command::Tail { lines, reply }).await {
+            Err(_) => {
+                let last = self.owner.handle.shared().last();
+                let skip = last.tail.len().saturating_sub(lines);
+                Ok(last.tail[skip..].to_vec())
+            }
+            tail => tail,
+        }
+    }
+
+    /// The last lines that one worker wrote to stderr, at most `lines` of them,
+    /// the newest last; also of one that has ended, and of a stopped bus. `worker`
+    /// is its number ([`WorkerInfo::id`]).
     ///
     /// The bus keeps the last 64 KiB of each worker's stderr, where the pool's
     /// [`StderrMode`](crate::StderrMode) is `Log`; of others there is nothing.
     ///
     /// # Errors
-    /// `InvalidArgument`: there is no such worker.
-    pub async fn stderr_tail(&self, worker: usize, lines: usize) -> Result<Vec<String>> {
+    /// `InvalidArgument`: there is no such worker. `NotSupported`: the bus isn't
+    /// in this process.
+    pub async fn worker_stderr_tail(&self, worker: usize, lines: usize) -> Result<Vec<String>> {
+        self.check_here()?;
         let tail = self.ask(|reply| Command::Stderr { worker, reply }).await;
         let tail = match tail {
             Err(error) if error.kind() == Some(ErrorCode::TransportError) => {
@@ -111,6 +139,14 @@ impl StdioBus {
         let mut newest: Vec<_> = newest.collect();
         newest.reverse();
         Ok(newest)
+    }
+
+    /// What only a bus in this process can do.
+    pub(super) fn check_here(&self) -> Result<()> {
+        match self.owner.backend {
+            BackendType::Native => Ok(()),
+            _ => Err(not_here()),
+        }
     }
 
     fn gauges(&self) -> &Gauges {
@@ -131,8 +167,9 @@ impl StdioBus {
     /// The workers as they are now; of a stopped bus, as they were at its end.
     ///
     /// # Errors
-    /// None today.
+    /// `NotSupported`: the bus isn't in this process.
     pub async fn workers(&self) -> Result<Vec<WorkerInfo>> {
+        self.check_here()?;
         match self.ask(|reply| Command::Workers { reply }).await {
             Err(_) => Ok(self.owner.handle.shared().last().workers.clone()),
             workers => workers,

@@ -12,6 +12,7 @@ mod listen;
 mod messages;
 mod notifications;
 mod options;
+mod plan;
 mod push;
 mod request;
 mod serve;
@@ -44,7 +45,7 @@ pub use worker_request::WorkerRequest;
 
 use crate::driver::{Command, Handle, RequestQueue};
 use crate::error::{Error, ErrorCode, Result};
-use crate::stats::{BusState, StopReport};
+use crate::stats::{BackendType, BusState, StopReport};
 use handlers::{RequestHandler, Runtime};
 
 /// How long `stop()`, and the stop that a drop starts, may take.
@@ -93,6 +94,7 @@ struct Owner {
     /// Set by a hello.
     agent_session_id: Mutex<Option<String>>,
     listen: Vec<ListenMode>,
+    backend: BackendType,
     runtime: Runtime,
     /// Until the start, which sets it to work.
     on_request: Mutex<Option<RequestHandler>>,

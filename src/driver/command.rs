@@ -63,6 +63,11 @@ pub(crate) enum Command {
         worker: usize,
         reply: Reply<Vec<u8>>,
     },
+    /// Give the last lines of stderr.
+    Tail {
+        lines: usize,
+        reply: Reply<Vec<String>>,
+    },
     /// Count.
     Stats { reply: Reply<Stats> },
     /// List the workers.

@@ -13,6 +13,7 @@ mod message;
 mod pending;
 mod run;
 mod shared;
+mod tail;
 mod wake;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -32,9 +33,13 @@ pub(crate) use message::SharedMessage;
 pub(crate) use pending::{Patience, StreamKey, Wants};
 pub(crate) use shared::{Gauges, Shared};
 
-use crate::backend::{Backend, Native, Plan};
+use crate::backend::{Backend, Linked, Native, Plan};
 use crate::error::{Error, ErrorCode, Result};
 use run::Driver;
+use tail::Tail;
+
+/// How many lines of stderr are kept, unless somebody says otherwise.
+pub(crate) const STDERR_LINES: usize = 200;
 
 /// Where log lines go. Called on the bus thread.
 pub(crate) type LogSink = Arc<dyn Fn(LogLevel, &str) + Send + Sync>;
@@ -44,6 +49,9 @@ pub(crate) struct Spec {
     pub(crate) plan: Plan,
     pub(crate) log: Option<LogSink>,
     pub(crate) max_in_flight_bytes: usize,
+    /// How many lines of stderr are kept.
+    pub(crate) stderr_lines: usize,
+    pub(crate) thread_name: String,
 }
 
 /// The way to a bus thread. The thread doesn't care how many of these there
@@ -84,12 +92,14 @@ pub(crate) fn spawn(spec: Spec) -> Result<(Handle, JoinHandle<()>)> {
         commands: queue,
         shared,
         log: spec.log,
+        tail: Tail::new(spec.stderr_lines),
     };
 
     let thread = thread::Builder::new()
-        .name("stdiobus".into())
+        .name(spec.thread_name)
         .spawn(move || match spec.plan {
             Plan::Native { options, listen } => life.live(Native::create(&options, listen)),
+            Plan::Linked(way) => life.live(Linked::create(way)),
         })
         .map_err(|e| {
             Error::new(
@@ -113,6 +123,7 @@ struct Life {
     commands: Receiver<Command>,
     shared: Arc<Shared>,
     log: Option<LogSink>,
+    tail: Tail,
 }
 
 impl Life {
@@ -120,7 +131,7 @@ impl Life {
         match backend {
             Ok(backend) => {
                 self.shared.waker.arm(backend.bell());
-                let driver = Driver::new(backend, self.commands, self.shared, self.log);
+                let driver = Driver::new(backend, self.commands, self.shared, self.log, self.tail);
                 if self.created.send(Ok(())).is_ok() {
                     driver.run();
                 }

@@ -16,9 +16,10 @@ use super::hub::{Handed, Hub};
 use super::message::{SharedMessage, WorkerMessage};
 use super::pending::{InFlight, Posted};
 use super::shared::Shared;
+use super::tail::Tail;
 use super::{LogSink, log};
-use crate::backend::{Backend, Native, Refusal};
-use crate::error::{Error, ErrorCode, Result, RpcError};
+use crate::backend::{Backend, Native, Refusal, not_here};
+use crate::error::{Error, Result, RpcError};
 use crate::native::{Adopt, FrameKind, Incoming, RawEvent, RawFrame};
 use crate::rpc::{overload, refusal, reply};
 use crate::stats::{BusState, StopReport};
@@ -36,6 +37,8 @@ pub(super) struct Driver<B: Backend> {
     commands: Receiver<Command>,
     shared: Arc<Shared>,
     log: Option<LogSink>,
+    /// What workers, or the program, wrote to stderr.
+    tail: Tail,
     requests: InFlight,
     /// Reused between turns.
     incoming: Vec<Incoming>,
@@ -56,12 +59,14 @@ impl<B: Backend> Driver<B> {
         commands: Receiver<Command>,
         shared: Arc<Shared>,
         log: Option<LogSink>,
+        tail: Tail,
     ) -> Self {
         Self {
             backend: Some(backend),
             commands,
             shared,
             log,
+            tail,
             requests: InFlight::new(),
             incoming: Vec::new(),
             hub: Hub::default(),
@@ -95,10 +100,7 @@ impl<B: Backend> Driver<B> {
     fn on_native<T>(&self, what: impl FnOnce(&Native) -> Result<T>) -> Result<T> {
         match self.backend().native() {
             Some(native) => what(native),
-            None => Err(Error::new(
-                ErrorCode::NotSupported,
-                "the bus isn't in this process",
-            )),
+            None => Err(not_here()),
         }
     }
 
@@ -227,6 +229,9 @@ impl<B: Backend> Driver<B> {
             }
             Command::Stderr { worker, reply } => {
                 let _ = reply.send(self.on_native(|bus| bus.worker_stderr(worker)));
+            }
+            Command::Tail { lines, reply } => {
+                let _ = reply.send(Ok(self.tail.last(lines)));
             }
             Command::Stats { reply } => {
                 let _ = reply.send(Ok(self.stats()));
@@ -358,6 +363,7 @@ impl<B: Backend> Driver<B> {
             match item {
                 Incoming::Frame(frame) => self.deliver_frame(frame, now),
                 Incoming::Event(event) => self.deliver_event(*event),
+                Incoming::Stderr(line) => self.tail.push(line),
                 Incoming::Log(level, line) => {
                     log(self.log.as_ref(), LogLevel::from_c(level), &line);
                 }
@@ -460,6 +466,7 @@ impl<B: Backend> Driver<B> {
             Event::WorkerStopped { exit, .. } if self.shared.state() == BusState::Stopping => {
                 self.report.exits.push(exit.clone());
             }
+            Event::WorkerStderr { line, .. } => self.tail.push(line.clone()),
             _ => {}
         }
         self.hub.event(&event);

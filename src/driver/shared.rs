@@ -42,6 +42,8 @@ pub(crate) struct Last {
     pub(crate) workers: Vec<WorkerInfo>,
     /// The end of what each of `workers` wrote to stderr.
     pub(crate) stderr: Vec<Vec<u8>>,
+    /// The last lines of all that went to stderr.
+    pub(crate) tail: Vec<String>,
     pub(crate) report: StopReport,
 }
 

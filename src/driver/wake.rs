@@ -9,7 +9,9 @@
 
 #![allow(unsafe_code)]
 
+use std::fmt;
 use std::ptr;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering, fence};
 use std::thread;
 
@@ -30,6 +32,16 @@ pub(super) struct Waker {
     bus: AtomicPtr<sys::stdio_bus>,
     sleeping: AtomicBool,
     users: AtomicUsize,
+    /// Instead of a bus: what to call.
+    call: OnceLock<Call>,
+}
+
+struct Call(Box<dyn Fn() + Send + Sync>);
+
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Call")
+    }
 }
 
 impl Waker {
@@ -39,6 +51,7 @@ impl Waker {
             bus: AtomicPtr::new(ptr::null_mut()),
             sleeping: AtomicBool::new(false),
             users: AtomicUsize::new(0),
+            call: OnceLock::new(),
         }
     }
 
@@ -46,6 +59,8 @@ impl Waker {
     pub(super) fn arm(&self, bell: Bell<'_>) {
         match bell {
             Bell::Bus(bus) => self.bus.store(bus.as_ptr(), Ordering::Release),
+            // The only place that sets it, and it runs once.
+            Bell::Call(call) => drop(self.call.set(Call(call))),
         }
     }
 
@@ -59,6 +74,9 @@ impl Waker {
     }
 
     fn ring(&self) {
+        if let Some(Call(call)) = self.call.get() {
+            return call();
+        }
         let users = self.users.fetch_add(1, Ordering::AcqRel);
         let bus = self.bus.load(Ordering::Acquire);
         if users & CLOSED == 0 && !bus.is_null() {

@@ -19,6 +19,8 @@ pub(crate) enum Incoming {
     Event(Box<RawEvent>),
     /// A log line and its level, 0 debug to 3 error.
     Log(c_int, String),
+    /// A line of a program's stderr.
+    Stderr(String),
 }
 
 /// A frame for this process.
@@ -239,7 +241,7 @@ pub(super) unsafe extern "C" fn on_log(
 }
 
 /// The number in an id token, if it is one of ours: digits and nothing else.
-fn own_id(token: &[u8]) -> Option<u64> {
+pub(crate) fn own_id(token: &[u8]) -> Option<u64> {
     if token.is_empty() || (token[0] == b'0' && token.len() > 1) {
         return None;
     }

@@ -7,6 +7,7 @@
 
 mod callbacks;
 mod options;
+mod process;
 mod status;
 
 use std::ffi::{CStr, c_int};
@@ -15,8 +16,9 @@ use std::ptr::{self, NonNull};
 use std::rc::Rc;
 use std::time::Duration;
 
-pub(crate) use callbacks::{FrameKind, Incoming, RawEvent, RawFrame};
+pub(crate) use callbacks::{FrameKind, Incoming, RawEvent, RawFrame, own_id};
 pub(crate) use options::{Adopt, BusOptions, ConfigSource, Embed, Listen, c_string};
+pub(crate) use process::{terminate, tie};
 pub(crate) use status::Status;
 
 use crate::sys;

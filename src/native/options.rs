@@ -30,6 +30,9 @@ pub(crate) struct BusOptions {
     pub(crate) log_level: c_int,
     /// Nothing in this process sends requests, and workers may share its stderr.
     pub(crate) daemon: bool,
+    /// Workers get SIGTERM when the thread of the bus ends without having
+    /// stopped them.
+    pub(crate) parent_death_signal: bool,
 }
 
 impl BusOptions {
@@ -52,9 +55,10 @@ impl BusOptions {
             log_level: self.log_level,
             ..Default::default()
         };
-        // The bus lives on one thread from create to destroy, so the end of that
-        // thread is the end of the bus.
-        let mut flags = sys::STDIO_BUS_CREATE_PARENT_DEATH_SIGNAL;
+        let mut flags = 0;
+        if self.parent_death_signal {
+            flags |= sys::STDIO_BUS_CREATE_PARENT_DEATH_SIGNAL;
+        }
         if self.daemon {
             flags |= sys::STDIO_BUS_CREATE_STDERR_INHERIT | sys::STDIO_BUS_CREATE_NO_HOST;
         }

@@ -26,10 +26,10 @@ pub(crate) struct Parts {
 
 /// The members of an object. Of one that comes twice the last counts, as for
 /// the bus.
-type Members<'a> = HashMap<String, &'a RawValue>;
+pub(super) type Members<'a> = HashMap<String, &'a RawValue>;
 
 /// A member that only counts where it is text.
-fn text(members: &Members<'_>, name: &str) -> Option<String> {
+pub(super) fn text(members: &Members<'_>, name: &str) -> Option<String> {
     serde_json::from_str(members.get(name)?.get()).ok()
 }
 

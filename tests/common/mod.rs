@@ -5,6 +5,7 @@
 
 #![allow(dead_code)] // each test program uses its own part of this
 
+pub mod backends;
 pub mod client;
 pub mod peer;
 

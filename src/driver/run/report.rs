@@ -31,9 +31,11 @@ impl<B: Backend> Driver<B> {
     /// What can still be asked for when the bus is gone.
     pub(super) fn leave_word(&mut self) {
         let (stats, report) = (self.stats(), mem::take(&mut self.report));
+        let tail = self.tail.last(usize::MAX);
         let mut last = self.shared.last();
         last.stats = stats;
         last.report = report;
+        last.tail = tail;
         if let Some(native) = self.backend().native() {
             last.workers = native.workers();
             let stderr = |id| native.worker_stderr(id).unwrap_or_default();

@@ -1,0 +1,336 @@
+//! The program `stdio_bus` as a child: found, started, watched, ended.
+
+use std::env;
+use std::ffi::{CString, OsStr, OsString};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
+use tokio::net::unix::pipe;
+use tokio::process::{Child, ChildStderr, Command};
+use tokio::time::{Instant, timeout_at};
+
+use super::mode::SubprocessOptions;
+use super::wire::Wire;
+use crate::driver::LogLevel;
+use crate::error::{Error, ErrorCode, Result};
+use crate::native::{ConfigSource, Incoming, terminate, tie};
+use crate::rpc::Lines;
+
+const PROGRAM: &str = "stdio_bus";
+
+/// What the program says on stderr once it serves.
+const READY: &str = "stdio Bus kernel ready, entering main loop";
+
+/// The longest line of its stderr; longer ones come in pieces.
+const MAX_LINE: usize = 16 << 10;
+
+/// What a program that doesn't start has to say for itself.
+const LAST_LINES: usize = 5;
+
+/// What is needed to start it.
+#[derive(Debug)]
+pub(crate) struct Launch {
+    pub(crate) options: SubprocessOptions,
+    pub(crate) config: ConfigSource,
+    pub(crate) log_level: LogLevel,
+}
+
+/// The configuration, and the pipe it goes into once the program reads it.
+type Unsent = (pipe::Sender, CString);
+
+/// The program while it runs.
+pub(super) struct Program {
+    pub(super) child: Child,
+    pub(super) errors: Errors,
+    /// How it ended.
+    pub(super) exit: Option<ExitStatus>,
+}
+
+/// Its stderr, line by line.
+pub(super) struct Errors {
+    stream: Option<ChildStderr>,
+    chunk: Vec<u8>,
+    lines: Lines,
+    log_level: LogLevel,
+    pub(super) incoming: Vec<Incoming>,
+    last: Vec<String>,
+    ready: bool,
+}
+
+impl Launch {
+    /// Starts the program and waits until it serves.
+    pub(super) async fn start(&self, into: &mut Vec<Incoming>) -> Result<(Program, Wire)> {
+        let limit = self.options.start_timeout;
+        let deadline = Instant::now() + limit;
+        let (mut program, wire, config) = self.spawn()?;
+        let started = timeout_at(deadline, async {
+            send_config(config).await?;
+            program.ready().await
+        })
+        .await
+        .unwrap_or_else(|_| {
+            let text = format!("{PROGRAM} is not ready within {limit:?}");
+            Err(io::Error::other(text))
+        });
+        into.append(&mut program.errors.incoming);
+        match started {
+            Ok(()) => Ok((program, wire)),
+            Err(error) => {
+                let _ = program.child.kill().await;
+                let text = program.errors.explain(&error.to_string());
+                Err(Error::new(ErrorCode::Unavailable, text).with_source(error))
+            }
+        }
+    }
+
+    fn spawn(&self) -> Result<(Program, Wire, Option<Unsent>)> {
+        let path = find_program(self.options.binary_path.as_deref())?;
+        let unavailable = |error: io::Error| {
+            let text = format!("{}: {error}", path.display());
+            Error::new(ErrorCode::Unavailable, text).with_source(error)
+        };
+        let mut command = Command::new(&path);
+        command
+            .args(["--stdio", "--log-level", self.level()])
+            .envs(&self.options.env)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            // The terminal's signals are for us, and we end it.
+            .process_group(0)
+            .kill_on_drop(true);
+        let mut kept = None;
+        let config = match &self.config {
+            ConfigSource::Path(path) => {
+                command
+                    .arg("--config")
+                    .arg(OsStr::from_bytes(path.to_bytes()));
+                None
+            }
+            ConfigSource::Json(json) => {
+                let (reader, writer) = io::pipe().map_err(unavailable)?;
+                command.args(["--config-fd", &reader.as_raw_fd().to_string()]);
+                kept = Some(reader);
+                let writer = pipe::Sender::from_owned_fd(OwnedFd::from(writer));
+                Some((writer.map_err(unavailable)?, json.clone()))
+            }
+        };
+        tie(command.as_std_mut(), kept.as_ref().map(AsRawFd::as_raw_fd));
+        let mut child = command.spawn().map_err(unavailable)?;
+        drop(kept);
+        let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err(Error::new(ErrorCode::Internal, "the program has no pipes"));
+        };
+        let program = Program {
+            errors: Errors::new(child.stderr.take(), self.log_level),
+            child,
+            exit: None,
+        };
+        let wire = Wire::new(Box::new(stdout), Box::new(stdin));
+        Ok((program, wire, config))
+    }
+
+    /// At least what says that it is ready.
+    fn level(&self) -> &'static str {
+        match self.log_level {
+            LogLevel::Debug => "debug",
+            _ => "info",
+        }
+    }
+}
+
+async fn send_config(config: Option<Unsent>) -> io::Result<()> {
+    let Some((mut pipe, json)) = config else {
+        return Ok(());
+    };
+    match pipe.write_all(json.to_bytes()).await {
+        // It has gone, and its stderr says why.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result,
+    }
+}
+
+/// The path given, else beside the current executable, else in `PATH`.
+fn find_program(given: Option<&Path>) -> Result<PathBuf> {
+    if let Some(path) = given {
+        return Ok(path.to_owned());
+    }
+    let beside = env::current_exe()
+        .ok()
+        .and_then(|exe| Some(exe.parent()?.join(PROGRAM)));
+    let path = env::var_os("PATH").unwrap_or_else(|| OsString::from("/usr/bin:/bin"));
+    let in_path = env::split_paths(&path).map(|folder| folder.join(PROGRAM));
+    let mut places = beside.into_iter().chain(in_path);
+    places.find(|place| place.is_file()).ok_or_else(|| {
+        let text = format!(
+            "{PROGRAM} is neither beside the current executable nor in PATH: \
+             set SubprocessOptions::binary_path"
+        );
+        Error::new(ErrorCode::Unavailable, text)
+    })
+}
+
+impl Program {
+    /// Waits until it says that it serves.
+    async fn ready(&mut self) -> io::Result<()> {
+        let Self { child, errors, .. } = self;
+        std::future::poll_fn(|cx| {
+            while errors.poll(cx).is_ready() {}
+            match (errors.ready, &errors.stream) {
+                (true, _) => Poll::Ready(Ok(())),
+                (false, None) => Poll::Ready(Err(io::Error::other("it has ended"))),
+                (false, Some(_)) => Poll::Pending,
+            }
+        })
+        .await
+        .map_err(|error| match child.try_wait() {
+            Ok(Some(status)) => io::Error::other(format!("{PROGRAM} ended with {status}")),
+            _ => error,
+        })
+    }
+
+    pub(super) fn terminate(&self) {
+        if let (None, Some(pid)) = (self.exit, self.child.id()) {
+            terminate(pid);
+        }
+    }
+
+    pub(super) fn kill(&mut self) {
+        // It may have ended by now.
+        let _ = self.child.start_kill();
+    }
+
+    /// Why it can't be spoken to any more.
+    pub(super) fn explain(&self) -> String {
+        let what = match self.exit {
+            Some(status) => format!("{PROGRAM} ended with {status}"),
+            None => format!("{PROGRAM} has closed its stdout"),
+        };
+        self.errors.explain(&what)
+    }
+}
+
+impl Errors {
+    fn new(stream: Option<ChildStderr>, log_level: LogLevel) -> Self {
+        Self {
+            stream,
+            chunk: vec![0; MAX_LINE],
+            lines: Lines::new(MAX_LINE),
+            log_level,
+            incoming: Vec::new(),
+            last: Vec::new(),
+            ready: false,
+        }
+    }
+
+    /// Ready if anything was read.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(stream) = &mut self.stream else {
+            return Poll::Pending;
+        };
+        let mut buf = ReadBuf::new(&mut self.chunk);
+        match std::pin::Pin::new(stream).poll_read(cx, &mut buf) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Ok(())) if !buf.filled().is_empty() => {
+                self.lines.push(buf.filled());
+                while let Some(line) = self.lines.next().unwrap_or_else(|_| self.lines.rest()) {
+                    self.line(&line);
+                }
+            }
+            Poll::Ready(_) => {
+                self.stream = None;
+                if let Some(line) = self.lines.rest() {
+                    self.line(&line);
+                }
+            }
+        }
+        Poll::Ready(())
+    }
+
+    fn line(&mut self, line: &[u8]) {
+        let line = String::from_utf8_lossy(line).into_owned();
+        self.ready |= line.contains(READY);
+        if self.last.len() == LAST_LINES {
+            self.last.remove(0);
+        }
+        self.last.push(line.clone());
+        let (level, message) = level_of(&line);
+        if level >= self.log_level {
+            self.incoming
+                .push(Incoming::Log(level.to_c(), message.to_owned()));
+        }
+        self.incoming.push(Incoming::Stderr(line));
+    }
+
+    /// What happened, with its last words.
+    fn explain(&self, what: &str) -> String {
+        if self.last.is_empty() {
+            return what.to_owned();
+        }
+        format!("{what}; its last lines: {}", self.last.join("\n"))
+    }
+}
+
+/// The level and the message of a line like `[time] [LEVEL] message`. Others are
+/// those of workers.
+fn level_of(line: &str) -> (LogLevel, &str) {
+    let parts = || {
+        let (_, rest) = line.strip_prefix('[')?.split_once("] [")?;
+        let (level, message) = rest.split_once("] ")?;
+        let level = match level {
+            "DEBUG" => LogLevel::Debug,
+            "INFO" => LogLevel::Info,
+            "WARN" => LogLevel::Warn,
+            "ERROR" => LogLevel::Error,
+            _ => return None,
+        };
+        Some((level, message))
+    };
+    parts().unwrap_or((LogLevel::Debug, line))
+}
+
+/// When a stop lets it be: SIGTERM, and SIGKILL.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ladder {
+    pub(super) terminate: Option<Instant>,
+    pub(super) kill: Instant,
+}
+
+impl Ladder {
+    /// Within the limit: its input ends, it drains, gets SIGTERM, and SIGKILL.
+    pub(super) fn within(limit: Duration, drain: Duration) -> Self {
+        const GRACE: Duration = Duration::from_secs(5);
+        let now = Instant::now();
+        let patience = limit.saturating_sub(GRACE).max(limit / 2).min(drain);
+        Self {
+            terminate: Some(now + patience),
+            kill: now + limit.min(patience + GRACE),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_the_program_has_its_level_and_others_are_of_workers() {
+        let line = "[2026-01-01T00:00:00] [WARN] a [b] c";
+        assert_eq!(level_of(line), (LogLevel::Warn, "a [b] c"));
+        for line in ["", "[x", "[a] [b] c", "oops [1] [INFO] x"] {
+            assert_eq!(level_of(line), (LogLevel::Debug, line));
+        }
+    }
+
+    #[test]
+    fn a_program_that_is_named_is_not_looked_for() {
+        let path = find_program(Some(Path::new("/no/such"))).expect("as given");
+        assert_eq!(path, Path::new("/no/such"));
+    }
+}

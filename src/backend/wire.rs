@@ -1,0 +1,265 @@
+//! A line of JSON-RPC each way, over whatever carries bytes: how a bus is spoken
+//! to that isn't in this process.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::Refusal;
+use crate::error::{Error, ErrorCode};
+use crate::native::{FrameKind, Incoming, RawFrame, own_id};
+use crate::rpc::{Glance, Kind, Lines, Relations};
+use crate::stats::Stats;
+
+/// The longest line that is read. Both ends take what they have agreed on; this
+/// only keeps a stranger from filling the memory.
+const MAX_LINE: usize = 256 << 20;
+
+/// What may wait to be written before more is refused. Requests have a smaller
+/// budget of their own.
+const MAX_OUTBOX: usize = 256 << 20;
+
+/// Beyond this the outbox's room is given back once it is empty.
+const KEPT: usize = 1 << 20;
+
+/// Read in one go, and how many of these make a turn.
+const CHUNK: usize = 64 << 10;
+const CHUNKS_PER_TURN: usize = 16;
+
+type Reader = Box<dyn AsyncRead + Unpin + Send>;
+type Writer = Box<dyn AsyncWrite + Unpin + Send>;
+
+pub(super) struct Wire {
+    reader: Reader,
+    /// `None` once nothing more is to be said.
+    writer: Option<Writer>,
+    /// The writer goes when all is written.
+    closing: bool,
+    chunk: Vec<u8>,
+    lines: Lines,
+    outbox: BytesMut,
+    relations: Relations,
+    incoming: Vec<Incoming>,
+    /// Why nothing more comes.
+    ended: Option<String>,
+    stats: Stats,
+}
+
+impl Wire {
+    pub(super) fn new(reader: Reader, writer: Writer) -> Self {
+        Self {
+            reader,
+            writer: Some(writer),
+            closing: false,
+            chunk: vec![0; CHUNK],
+            lines: Lines::new(MAX_LINE),
+            outbox: BytesMut::new(),
+            relations: Relations::default(),
+            incoming: Vec::new(),
+            ended: None,
+            stats: Stats::default(),
+        }
+    }
+
+    /// Queues a frame. Of a request it is noted what belongs to it.
+    pub(super) fn submit(&mut self, frame: &[u8]) -> Result<(), Refusal> {
+        if self.writer.is_none() || self.closing {
+            return Err(Refusal::Stopped(Error::shutting_down()));
+        }
+        if !self.outbox.is_empty() && self.outbox.len() + frame.len() > MAX_OUTBOX {
+            return Err(Refusal::Other(Error::new(
+                ErrorCode::ResourceExhausted,
+                format!("more than {MAX_OUTBOX} bytes wait for the bus"),
+            )));
+        }
+        self.note(frame);
+        self.put(frame);
+        self.stats.messages_in += 1;
+        self.stats.bytes_in += frame.len() as u64;
+        Ok(())
+    }
+
+    fn note(&mut self, frame: &[u8]) {
+        if let Some(glance) = Glance::read(frame)
+            && let Kind::Request { id } = &glance.kind
+            && let Some(id) = own_id(id.as_bytes())
+        {
+            self.relations.insert(id, glance);
+        }
+    }
+
+    fn put(&mut self, frame: &[u8]) {
+        self.outbox.extend_from_slice(frame);
+        self.outbox.extend_from_slice(b"\n");
+    }
+
+    /// Tells the bus that a request is given up.
+    pub(super) fn cancel(&mut self, id: u64) {
+        if self.relations.remove(id) && self.writer.is_some() && !self.closing {
+            let frame = format!(
+                r#"{{"jsonrpc":"2.0","method":"stdio_bus/cancel","params":{{"requestId":{id}}}}}"#
+            );
+            self.put(frame.as_bytes());
+        }
+    }
+
+    /// Gives up everything, and says nothing more once that is written.
+    pub(super) fn close(&mut self) {
+        let ids: Vec<u64> = self.relations.ids().collect();
+        ids.into_iter().for_each(|id| self.cancel(id));
+        self.closing = true;
+        self.close_if_written();
+    }
+
+    fn close_if_written(&mut self) {
+        if self.closing && self.outbox.is_empty() {
+            self.writer = None;
+        }
+    }
+
+    /// Whether all that was to be said has been written.
+    pub(super) fn is_closed(&self) -> bool {
+        self.writer.is_none()
+    }
+
+    pub(super) fn pending(&self) -> usize {
+        self.relations.len()
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.relations.is_empty() && self.outbox.is_empty()
+    }
+
+    pub(super) fn ended(&self) -> Option<&str> {
+        self.ended.as_deref()
+    }
+
+    pub(super) fn take_incoming(&mut self, into: &mut Vec<Incoming>) {
+        into.append(&mut self.incoming);
+    }
+
+    pub(super) fn stats(&self) -> Stats {
+        Stats {
+            outbox_bytes: self.outbox.len() as u64,
+            pending: self.relations.len() as u64,
+            ..self.stats.clone()
+        }
+    }
+
+    /// Writes and reads what can be. Ready if that was anything.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let wrote = self.poll_write(cx);
+        let read = self.poll_read(cx);
+        if wrote || read {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut moved = false;
+        while let Some(writer) = self.writer.as_mut().filter(|_| !self.outbox.is_empty()) {
+            match Pin::new(writer).poll_write(cx, &self.outbox) {
+                Poll::Pending => return moved,
+                Poll::Ready(Ok(len)) if len > 0 => self.outbox.advance(len),
+                Poll::Ready(result) => {
+                    self.writer = None;
+                    self.outbox.clear();
+                    let reason = result.err().unwrap_or(io::ErrorKind::WriteZero.into());
+                    // What it still has to say comes first.
+                    while self.poll_read(cx) {}
+                    self.end(reason.to_string());
+                    return true;
+                }
+            }
+            moved = true;
+        }
+        if moved && self.outbox.capacity() > KEPT {
+            self.outbox = BytesMut::new();
+        }
+        self.close_if_written();
+        moved
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut moved = false;
+        for _ in 0..CHUNKS_PER_TURN {
+            if self.ended.is_some() {
+                return moved;
+            }
+            let mut buf = ReadBuf::new(&mut self.chunk);
+            let end = match Pin::new(&mut self.reader).poll_read(cx, &mut buf) {
+                Poll::Pending => return moved,
+                Poll::Ready(Ok(())) if buf.filled().is_empty() => "it was closed".to_owned(),
+                Poll::Ready(Err(error)) => error.to_string(),
+                Poll::Ready(Ok(())) => {
+                    self.lines.push(buf.filled());
+                    match self.take_lines() {
+                        Ok(()) => String::new(),
+                        Err(reason) => reason,
+                    }
+                }
+            };
+            moved = true;
+            if !end.is_empty() {
+                self.end(end);
+            }
+        }
+        moved
+    }
+
+    fn end(&mut self, reason: String) {
+        self.ended.get_or_insert(reason);
+    }
+
+    fn take_lines(&mut self) -> Result<(), String> {
+        loop {
+            match self.lines.next() {
+                Ok(Some(line)) => self.take(line),
+                Ok(None) => return Ok(()),
+                Err(_) => return Err(format!("a message has more than {MAX_LINE} bytes")),
+            }
+        }
+    }
+
+    fn take(&mut self, line: Vec<u8>) {
+        self.stats.messages_out += 1;
+        self.stats.bytes_out += line.len() as u64;
+        let Some(glance) = Glance::read(&line) else {
+            self.stats.worker_garbage += 1;
+            let warning = "the bus sent a line that is no JSON object";
+            self.incoming.push(Incoming::Log(2, warning.into()));
+            return;
+        };
+        let mut from_bus = false;
+        let mut request = None;
+        let kind = match &glance.kind {
+            Kind::Response { id, from_bus: own } => {
+                from_bus = *own;
+                let id = id.as_ref().and_then(|id| own_id(id.as_bytes()));
+                let waited = id.filter(|id| self.relations.remove(*id));
+                self.stats.late_answers += u64::from(waited.is_none());
+                FrameKind::Response { id: waited }
+            }
+            Kind::Request { id } => FrameKind::Request {
+                id: id.clone().into_bytes(),
+            },
+            Kind::Notification => FrameKind::Notification,
+        };
+        if !matches!(kind, FrameKind::Response { .. }) {
+            request = self.relations.find(&glance);
+        }
+        self.incoming.push(Incoming::Frame(RawFrame {
+            kind,
+            from_bus,
+            worker: -1,
+            generation: 0,
+            request,
+            data: line,
+        }));
+    }
+}
