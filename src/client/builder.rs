@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::mem;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -10,7 +11,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::handlers::{RequestHandler, Runtime};
-use super::{ListenMode, Owner, StdioBus, WorkerRequest, new_session_id};
+use super::{Listen, Owner, StdioBus, WorkerRequest, new_session_id};
 use crate::config::{BusConfig, LimitsConfig, PoolConfig};
 use crate::driver::{self, LogLevel, LogSink, Spec};
 use crate::error::{Error, Result, RpcError};
@@ -31,7 +32,7 @@ pub struct StdioBusBuilder {
     config_json: Option<String>,
     pools: Vec<PoolConfig>,
     limits: Option<LimitsConfig>,
-    listen: Vec<ListenMode>,
+    listen: Vec<Listen>,
     timeout: Option<Duration>,
     max_in_flight_bytes: usize,
     log: Option<LogSink>,
@@ -91,9 +92,10 @@ impl StdioBusBuilder {
     }
 
     /// Opens a listener for other processes at the start. Repeatable, TCP and
-    /// Unix in any mix.
-    pub fn listen(mut self, mode: ListenMode) -> Self {
-        self.listen.push(mode);
+    /// Unix in any mix. A [`ListenMode`](crate::ListenMode) says where; a
+    /// [`Listen`] also says whom it lets in.
+    pub fn listen(mut self, listen: impl Into<Listen>) -> Self {
+        self.listen.push(listen.into());
         self
     }
 
@@ -191,8 +193,10 @@ impl StdioBusBuilder {
     ///
     /// # Errors
     /// - `InvalidArgument`: no configuration, more than one, or one that isn't
-    ///   valid; the text names the options, or the pool and the field.
-    /// - `ResourceExhausted`: no thread could be started.
+    ///   valid; the text names the options, or the pool and the field. A listener
+    ///   that isn't valid, or whose pool doesn't exist.
+    /// - `ResourceExhausted`: no thread could be started, or no descriptor
+    ///   duplicated.
     pub fn build(self) -> Result<StdioBus> {
         self.build_on(Runtime::current())
     }
@@ -207,20 +211,18 @@ impl StdioBusBuilder {
         Ok(crate::blocking::StdioBus::new(bus))
     }
 
-    fn build_on(self, runtime: Runtime) -> Result<StdioBus> {
+    fn build_on(mut self, runtime: Runtime) -> Result<StdioBus> {
         let max_in_flight_bytes = self.max_in_flight_bytes;
         if max_in_flight_bytes == 0 {
             return Err(Error::invalid_argument(
                 "max_in_flight_bytes: must be at least 1",
             ));
         }
-        let listen = self
-            .listen
-            .iter()
-            .map(ListenMode::to_native)
-            .collect::<Result<Vec<_>>>()?;
+        let listen = mem::take(&mut self.listen);
+        let listen = listen.into_iter().map(Listen::into_native);
+        let (listen, modes) = listen.collect::<Result<(Vec<_>, Vec<_>)>>()?;
         let log_level = self.effective_log_level();
-        let (timeout, modes, log) = (self.timeout, self.listen.clone(), self.log.clone());
+        let (timeout, log) = (self.timeout, self.log.clone());
         let (daemon, on_request) = (self.daemon, self.on_request.clone());
         let options = BusOptions {
             daemon,

@@ -83,7 +83,7 @@ pub(crate) fn spawn(spec: Spec) -> Result<(Handle, JoinHandle<()>)> {
 
     let thread = thread::Builder::new()
         .name("stdiobus".into())
-        .spawn(move || match RawBus::create(&spec.options) {
+        .spawn(move || match create(&spec) {
             Ok(bus) => {
                 shared.waker.arm(&bus);
                 let driver = Driver::new(bus, queue, shared, spec);
@@ -108,6 +108,16 @@ pub(crate) fn spawn(spec: Spec) -> Result<(Handle, JoinHandle<()>)> {
         Ok(Ok(())) => Ok((handle, thread)),
         Ok(Err(reason)) => Err(Error::invalid_argument(reason)),
         Err(_) => Err(Error::new(ErrorCode::Internal, "the bus thread panicked")),
+    }
+}
+
+/// The bus, whose configuration has the pools that the listeners name.
+fn create(spec: &Spec) -> std::result::Result<RawBus, String> {
+    let bus = RawBus::create(&spec.options)?;
+    let mut named = spec.listen.iter().filter_map(|l| l.pool.as_deref());
+    match named.find(|pool| !bus.has_pool(pool)) {
+        Some(pool) => Err(format!("listen: there is no pool {pool:?}")),
+        None => Ok(bus),
     }
 }
 

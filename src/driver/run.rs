@@ -129,7 +129,7 @@ impl Driver {
     /// Listeners first: a bind failure shows before any worker has run.
     fn open_and_start(&mut self) -> Result<()> {
         let mut addresses = Vec::with_capacity(self.listen.len());
-        for listen in &self.listen {
+        for listen in mem::take(&mut self.listen) {
             addresses.push(
                 self.bus()
                     .listen(listen)
