@@ -13,6 +13,7 @@ mod message;
 mod pending;
 mod run;
 mod shared;
+mod sync;
 mod wake;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -10,9 +10,8 @@
 #![allow(unsafe_code)]
 
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering, fence};
-use std::thread;
 
+use super::sync::{AtomicBool, AtomicPtr, AtomicUsize, Ordering, fence, yield_now};
 use crate::native::RawBus;
 use crate::sys;
 
@@ -91,7 +90,7 @@ impl Waker {
     pub(super) fn close(&self) {
         self.users.fetch_or(CLOSED, Ordering::AcqRel);
         while self.users.load(Ordering::Acquire) != CLOSED {
-            thread::yield_now();
+            yield_now();
         }
         self.bus.store(ptr::null_mut(), Ordering::Release);
     }
