@@ -100,11 +100,11 @@ mod sys;
 
 pub use backend::{BackendMode, NativeOptions, RemoteOptions, SubprocessOptions};
 pub use client::{
-    AdoptedClient, AuditEvent, BusStream, EventStream, HandlerGuard, HelloParams, HelloResult,
-    Identity, ListenAddr, ListenMode, Message, NegotiatedExtension, Notification,
-    NotificationOptions, NotificationStream, OfferedExtension, Request, RequestOptions,
-    ResponseStream, ServiceCall, StateChanges, StdioBus, StdioBusBuilder, StreamEvent, WeakBus,
-    WorkerGuard, WorkerRequest,
+    AdoptedClient, AuditEvent, BusStream, EventStream, Framing, HandlerGuard, HelloParams,
+    HelloResult, Identity, Listen, ListenAddr, ListenMode, Message, NegotiatedExtension,
+    Notification, NotificationOptions, NotificationStream, OfferedExtension, Request,
+    RequestOptions, ResponseStream, ServiceCall, StateChanges, StdioBus, StdioBusBuilder,
+    StreamEvent, WeakBus, WorkerGuard, WorkerRequest,
 };
 pub use config::{
     BusConfig, ClientMode, LimitsConfig, PoolConfig, Protocol, RestartPolicy, StderrMode,

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::client::ListenAddr;
+use crate::native::Secret;
 
 /// Where a bus runs: see
 /// [`StdioBusBuilder::backend`](crate::StdioBusBuilder::backend).
@@ -156,11 +157,11 @@ impl fmt::Debug for SubprocessOptions {
 }
 
 /// For [`BackendMode::Remote`]: where the bus is, and what it wants to see.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RemoteOptions {
     pub(super) address: Address,
-    pub(super) token: Option<String>,
+    pub(super) token: Option<Secret>,
     /// How long connecting, and showing the token, may take. 5 seconds unless
     /// set.
     pub connect_timeout: Duration,
@@ -198,7 +199,7 @@ impl RemoteOptions {
     /// never logged.
     #[must_use]
     pub fn token(mut self, token: impl Into<String>) -> Self {
-        self.token = Some(token.into());
+        self.token = Some(Secret(token.into()));
         self
     }
 
@@ -215,7 +216,9 @@ impl RemoteOptions {
             Address::Tcp { host, .. } if host.is_empty() => Err("the host must not be empty"),
             Address::Tcp { port: 0, .. } => Err("the port must not be 0"),
             Address::Unix(path) if path.as_os_str().is_empty() => Err("the path must not be empty"),
-            _ if self.token.as_deref() == Some("") => Err("the token must not be empty"),
+            _ if self.token.as_ref().is_some_and(|token| token.0.is_empty()) => {
+                Err("the token must not be empty")
+            }
             _ => Ok(()),
         }
     }
@@ -228,16 +231,6 @@ impl From<ListenAddr> for RemoteOptions {
             ListenAddr::Tcp(address) => Self::tcp(address.ip().to_string(), address.port()),
             ListenAddr::Unix(path) => Self::unix(path),
         }
-    }
-}
-
-impl fmt::Debug for RemoteOptions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RemoteOptions")
-            .field("address", &self.address)
-            .field("token", &self.token.as_ref().map(|_| "..."))
-            .field("connect_timeout", &self.connect_timeout)
-            .finish()
     }
 }
 

@@ -1,6 +1,7 @@
 //! The bus in this process: the C library, with results in our own terms.
 
 use std::ffi::CStr;
+use std::mem;
 use std::time::Duration;
 
 use super::{Backend, Bell, Counts, Refusal};
@@ -25,7 +26,13 @@ pub(crate) struct Registered {
 impl Native {
     pub(crate) fn create(options: &BusOptions, listen: Vec<Listen>) -> Result<Self> {
         let bus = RawBus::create(options).map_err(Error::invalid_argument)?;
-        Ok(Self { bus, listen })
+        let mut pools = listen.iter().filter_map(|listen| listen.pool.as_deref());
+        match pools.find(|pool| !bus.has_pool(pool)) {
+            Some(pool) => Err(Error::invalid_argument(format!(
+                "listen: there is no pool {pool:?}"
+            ))),
+            None => Ok(Self { bus, listen }),
+        }
     }
 
     /// Reads the configuration, and says what is wrong with it.
@@ -105,7 +112,8 @@ impl Backend for Native {
     /// Listeners first: a bind failure shows before any worker has run.
     fn start(&mut self) -> Result<Vec<String>> {
         let open = |listen| self.bus.listen(listen).map_err(error_of);
-        let addresses = self.listen.iter().map(open).collect::<Result<_>>()?;
+        let listen = mem::take(&mut self.listen).into_iter();
+        let addresses = listen.map(open).collect::<Result<_>>()?;
         self.bus.start().map_err(error_of)?;
         Ok(addresses)
     }

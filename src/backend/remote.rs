@@ -76,7 +76,7 @@ async fn greet(
     mut writer: impl AsyncWrite + Unpin + Send + 'static,
 ) -> std::result::Result<Wire, Failed> {
     if let Some(token) = &options.token {
-        let token = serde_json::Value::from(token.as_str());
+        let token = serde_json::Value::from(token.0.as_str());
         let frame = format!(
             r#"{{"jsonrpc":"2.0","id":0,"method":"stdio_bus/auth","params":{{"token":{token}}}}}"#
         );

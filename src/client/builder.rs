@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::mem;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::handlers::{RequestHandler, Runtime};
-use super::{ListenMode, Owner, StdioBus, WorkerRequest, new_session_id};
+use super::{Listen, Owner, StdioBus, WorkerRequest, new_session_id};
 use crate::backend::{BackendMode, NativeOptions, SubprocessOptions};
 use crate::config::{BusConfig, LimitsConfig, PoolConfig};
 use crate::driver::{self, LogLevel, LogSink, Spec};
@@ -30,7 +31,7 @@ pub struct StdioBusBuilder {
     pub(super) config_json: Option<String>,
     pub(super) pools: Vec<PoolConfig>,
     pub(super) limits: Option<LimitsConfig>,
-    pub(super) listen: Vec<ListenMode>,
+    pub(super) listen: Vec<Listen>,
     pub(super) timeout: Option<Duration>,
     pub(super) max_in_flight_bytes: usize,
     pub(super) log: Option<LogSink>,
@@ -131,9 +132,10 @@ impl StdioBusBuilder {
     }
 
     /// Opens a listener for other processes at the start. Repeatable, TCP and
-    /// Unix in any mix.
-    pub fn listen(mut self, mode: ListenMode) -> Self {
-        self.listen.push(mode);
+    /// Unix in any mix. A [`ListenMode`](crate::ListenMode) says where; a
+    /// [`Listen`] also says whom it lets in.
+    pub fn listen(mut self, listen: impl Into<Listen>) -> Self {
+        self.listen.push(listen.into());
         self
     }
 
@@ -231,8 +233,10 @@ impl StdioBusBuilder {
     ///
     /// # Errors
     /// - `InvalidArgument`: no configuration, more than one, or one that isn't
-    ///   valid; the text names the options, or the pool and the field.
-    /// - `ResourceExhausted`: no thread could be started.
+    ///   valid; the text names the options, or the pool and the field. A listener
+    ///   that isn't valid, or whose pool doesn't exist.
+    /// - `ResourceExhausted`: no thread could be started, or no descriptor
+    ///   duplicated.
     pub fn build(self) -> Result<StdioBus> {
         self.build_on(Runtime::current())
     }
@@ -247,18 +251,21 @@ impl StdioBusBuilder {
         Ok(crate::blocking::StdioBus::new(bus))
     }
 
-    fn build_on(self, runtime: Runtime) -> Result<StdioBus> {
+    fn build_on(mut self, runtime: Runtime) -> Result<StdioBus> {
         let max_in_flight_bytes = self.max_in_flight_bytes;
         if max_in_flight_bytes == 0 {
             return Err(Error::invalid_argument(
                 "max_in_flight_bytes: must be at least 1",
             ));
         }
-        let (timeout, modes, log) = (self.timeout, self.listen.clone(), self.log.clone());
+        let listen = mem::take(&mut self.listen).into_iter();
+        let listen = listen.map(Listen::into_native);
+        let (listen, modes) = listen.collect::<Result<(Vec<_>, Vec<_>)>>()?;
+        let (timeout, log) = (self.timeout, self.log.clone());
         let on_request = self.on_request.clone();
         let native = self.native.clone().unwrap_or_default();
         let subprocess = self.subprocess.clone().unwrap_or_default();
-        let (backend, plan) = self.plan(&native, &subprocess)?;
+        let (backend, plan) = self.plan(listen, &native, &subprocess)?;
         let (handle, thread) = driver::spawn(Spec {
             plan,
             log,

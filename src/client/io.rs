@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use super::{StdioBus, check_running};
 use crate::driver::Command;
 use crate::error::{Error, ErrorCode, Result};
-use crate::native::{Adopt, c_string};
+use crate::native::{Adopt, Framing, c_string};
 
 impl StdioBus {
     /// Serves one more client, over two descriptors: what it sends comes from
@@ -34,7 +34,7 @@ impl StdioBus {
             from: from.into(),
             to: Some(to.into()),
             pool: None,
-            lines: false,
+            framing: Framing::Configured,
         };
         let adopted = self.ask(|reply| Command::Adopt { client, reply }).await?;
         Ok(AdoptedClient {
@@ -111,7 +111,7 @@ impl StdioBus {
             from: theirs.into(),
             to: None,
             pool: pool.map(|pool| c_string("pool", pool)).transpose()?,
-            lines: true,
+            framing: Framing::Lines,
         };
         let adopted = self.ask(|reply| Command::Adopt { client, reply }).await?;
         Ok((ours, adopted.client))

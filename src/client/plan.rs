@@ -3,17 +3,18 @@
 
 use std::os::unix::ffi::OsStringExt;
 
-use super::{ListenMode, StdioBusBuilder};
+use super::StdioBusBuilder;
 use crate::backend::{BackendMode, Launch, Native, NativeOptions, Plan, SubprocessOptions, Way};
 use crate::driver::LogLevel;
 use crate::error::{Error, Result};
-use crate::native::{BusOptions, ConfigSource, c_string};
+use crate::native::{BusOptions, ConfigSource, Listen, c_string};
 use crate::stats::BackendType;
 
 impl StdioBusBuilder {
     /// What runs the bus, and how.
     pub(super) fn plan(
         self,
+        listen: Vec<Listen>,
         native: &NativeOptions,
         subprocess: &SubprocessOptions,
     ) -> Result<(BackendType, Plan)> {
@@ -22,13 +23,14 @@ impl StdioBusBuilder {
             BackendMode::Subprocess => BackendType::Subprocess,
             BackendMode::Remote(_) => BackendType::Remote,
         };
+        if !listen.is_empty() && backend != BackendType::Native {
+            return Err(not_with("listen", backend));
+        }
         self.check_options(backend)?;
         let log_level = self.effective_log_level();
         if let BackendMode::Remote(options) = self.backend {
             return Ok((backend, Plan::Linked(Way::Remote(options))));
         }
-        let listen = self.listen.iter().map(ListenMode::to_native);
-        let listen = listen.collect::<Result<Vec<_>>>()?;
         let options = BusOptions {
             daemon: self.daemon,
             parent_death_signal: native.parent_death_signal,
@@ -49,18 +51,12 @@ impl StdioBusBuilder {
 
     /// Refuses what the backend would ignore.
     fn check_options(&self, backend: BackendType) -> Result<()> {
-        let refuse = |what: &str| {
-            let text = format!("{what}: not with the {backend} backend");
-            Err(Error::invalid_argument(text))
-        };
+        let refuse = |what: &str| Err(not_with(what, backend));
         if self.native.is_some() && backend != BackendType::Native {
             return refuse("native options");
         }
         if self.subprocess.is_some() && backend != BackendType::Subprocess {
             return refuse("subprocess options");
-        }
-        if !self.listen.is_empty() && backend != BackendType::Native {
-            return refuse("listen");
         }
         if let BackendMode::Remote(options) = &self.backend {
             options
@@ -130,6 +126,10 @@ impl StdioBusBuilder {
         .filter_map(|(name, given)| given.then_some(name))
         .collect()
     }
+}
+
+fn not_with(what: &str, backend: BackendType) -> Error {
+    Error::invalid_argument(format!("{what}: not with the {backend} backend"))
 }
 
 #[cfg(test)]

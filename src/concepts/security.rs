@@ -28,10 +28,13 @@
 //!
 //! # Who gets in
 //! - A Unix socket has mode 0600, and only processes of the bus's own user and of
-//!   root may connect.
+//!   root may connect, unless the listener is told otherwise ([`Listen::mode`],
+//!   [`Listen::allow_uid`]).
 //! - **TCP has no such check**: whoever reaches the port is a client. Listen on
-//!   127.0.0.1, where every user of the machine still gets in, or on a Unix socket.
-//!   Tokens are in the C library (`stdio_bus_listen`), not yet in this crate.
+//!   127.0.0.1, where every user of the machine still gets in, or on a Unix socket,
+//!   or ask for a token.
+//! - A listener with a [`token`](crate::Listen::token) lets only those in who show
+//!   it. It is compared in constant time, and is in no log and no `Debug` output.
 //! - Nothing is encrypted.
 //!
 //! # What leaks where
@@ -49,6 +52,8 @@
 //! [`max_input_buffer`] long. A line that is no JSON-RPC harms nobody but its
 //! sender.
 //!
+//! [`Listen::mode`]: crate::Listen::mode
+//! [`Listen::allow_uid`]: crate::Listen::allow_uid
 //! [`inherit_env`]: crate::PoolConfig::inherit_env
 //! [`WorkerExit`]: crate::WorkerExit
 //! [`Identity`]: crate::Identity

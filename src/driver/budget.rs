@@ -9,7 +9,8 @@
 //! looks who comes next, so nobody needs to be woken.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::sync::{AtomicUsize, Ordering};
 
 #[derive(Debug)]
 pub(crate) struct Budget {

@@ -4,11 +4,12 @@
 
 use std::collections::VecDeque;
 use std::mem;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 use std::task::{Context, Poll, Waker};
 
 use super::command::{Ended, Outcome};
 use super::message::WorkerMessage;
+use super::sync::{Arc, Mutex, MutexGuard};
 
 /// A mailbox in which at most `cap` bytes of messages wait, and its slot.
 pub(crate) fn mailbox(cap: usize) -> (Post, Mailbox) {

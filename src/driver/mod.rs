@@ -13,6 +13,7 @@ mod message;
 mod pending;
 mod run;
 mod shared;
+mod sync;
 mod tail;
 mod wake;
 

@@ -12,9 +12,8 @@
 use std::fmt;
 use std::ptr;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering, fence};
-use std::thread;
 
+use super::sync::{AtomicBool, AtomicPtr, AtomicUsize, Ordering, fence, yield_now};
 use crate::backend::Bell;
 use crate::sys;
 
@@ -111,7 +110,7 @@ impl Waker {
     pub(super) fn close(&self) {
         self.users.fetch_or(CLOSED, Ordering::AcqRel);
         while self.users.load(Ordering::Acquire) != CLOSED {
-            thread::yield_now();
+            yield_now();
         }
         self.bus.store(ptr::null_mut(), Ordering::Release);
     }

@@ -17,7 +17,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 pub(crate) use callbacks::{FrameKind, Incoming, RawEvent, RawFrame, own_id};
-pub(crate) use options::{Adopt, BusOptions, ConfigSource, Embed, Listen, c_string};
+pub(crate) use options::{
+    Adopt, BusOptions, ConfigSource, Embed, Framing, Listen, ListenAt, Secret, c_string,
+};
 pub(crate) use process::{terminate, tie};
 pub(crate) use status::Status;
 
@@ -212,12 +214,18 @@ impl RawBus {
         Some(out)
     }
 
-    /// Opens one more listener and returns the address it is bound to.
-    pub(crate) fn listen(&self, listen: &Listen) -> Result<String, Failure> {
+    /// Opens one more listener and returns the address it is bound to. On
+    /// failure a socket that came with it is closed.
+    pub(crate) fn listen(&self, listen: Listen) -> Result<String, Failure> {
         let options = listen.to_c();
-        // SAFETY: `ptr` is live (struct invariant); the strings in `options`
-        // belong to `listen`, which outlives the call.
+        // SAFETY: `ptr` is live (struct invariant); what `options` points to
+        // belongs to `listen`, which outlives the call, and is copied; a
+        // descriptor in it is open.
         let id = self.call(|| unsafe { sys::stdio_bus_listen(self.ptr.as_ptr(), &options) })?;
+        if let ListenAt::Socket(fd) = listen.at {
+            // The bus took it over.
+            let _ = fd.into_raw_fd();
+        }
         self.listener_address(id)
     }
 
@@ -236,6 +244,25 @@ impl RawBus {
         })?;
         let len = usize::try_from(len).unwrap_or(0).min(out.len());
         Ok(String::from_utf8_lossy(&out[..len]).into_owned())
+    }
+
+    /// Whether the configuration has a pool of this name.
+    pub(crate) fn has_pool(&self, name: &CStr) -> bool {
+        // SAFETY: `ptr` is live (struct invariant).
+        let pools = unsafe { sys::stdio_bus_pool_count(self.ptr.as_ptr()) };
+        (0..pools).any(|pool| {
+            let mut info = sys::stdio_bus_pool_info {
+                size: size_of::<sys::stdio_bus_pool_info>() as u32,
+                ..Default::default()
+            };
+            // SAFETY: `ptr` is live (struct invariant); `info` is ours to fill
+            // and says how large it is.
+            let found = self
+                .call(|| unsafe { sys::stdio_bus_pool_info(self.ptr.as_ptr(), pool, &mut info) });
+            // SAFETY: where it is not null it is NUL-terminated, and valid until
+            // the next step.
+            found.is_ok() && !info.id.is_null() && unsafe { CStr::from_ptr(info.id) } == name
+        })
     }
 
     /// Serves a client over descriptors, which the bus then owns. Returns the

@@ -1,7 +1,8 @@
 //! Building the C structures that create a bus and its listeners.
 
 use std::ffi::{CString, c_int, c_void};
-use std::os::fd::OwnedFd;
+use std::fmt;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr;
 use std::rc::Rc;
 
@@ -72,11 +73,64 @@ impl BusOptions {
     }
 }
 
+/// How messages follow each other on a connection.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) enum Framing {
+    /// As the configuration says.
+    #[default]
+    Configured,
+    Lines,
+    /// Each behind its length.
+    Length,
+}
+
+impl Framing {
+    fn to_c(self) -> u32 {
+        match self {
+            Self::Configured => sys::STDIO_BUS_FRAMING_CONFIGURED,
+            Self::Lines => sys::STDIO_BUS_FRAMING_NDJSON,
+            Self::Length => sys::STDIO_BUS_FRAMING_LENGTH,
+        }
+    }
+}
+
+/// Text that is shown to nobody.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Secret(pub(crate) String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<secret>")
+    }
+}
+
 /// A listener to open.
 #[derive(Debug)]
-pub(crate) enum Listen {
-    Tcp { host: CString, port: u16 },
-    Unix { path: CString },
+pub(crate) struct Listen {
+    pub(crate) at: ListenAt,
+    /// Where its clients' messages go if they name no pool.
+    pub(crate) pool: Option<CString>,
+    /// What its clients have to show first.
+    pub(crate) token: Option<Secret>,
+    /// Users that may connect to a Unix socket, besides our own and root.
+    pub(crate) uids: Vec<u32>,
+    pub(crate) framing: Framing,
+}
+
+#[derive(Debug)]
+pub(crate) enum ListenAt {
+    Tcp {
+        host: CString,
+        port: u16,
+    },
+    Unix {
+        path: CString,
+        /// Permissions of the file; 0 means 0600.
+        mode: u32,
+        group: Option<u32>,
+    },
+    /// A socket that is bound already.
+    Socket(OwnedFd),
 }
 
 impl Listen {
@@ -84,17 +138,34 @@ impl Listen {
     pub(super) fn to_c(&self) -> sys::stdio_bus_listen_options {
         let mut options = sys::stdio_bus_listen_options {
             size: size_of::<sys::stdio_bus_listen_options>() as u32,
+            framing: self.framing.to_c(),
+            pool: self.pool.as_ref().map_or(ptr::null(), |pool| pool.as_ptr()),
+            uids: self.uids.as_ptr(),
+            uid_count: self.uids.len(),
             ..Default::default()
         };
-        match self {
-            Self::Tcp { host, port } => {
+        if let Some(Secret(token)) = &self.token {
+            options.token = token.as_ptr().cast();
+            options.token_len = token.len();
+        }
+        match &self.at {
+            ListenAt::Tcp { host, port } => {
                 options.mode = sys::STDIO_BUS_LISTEN_TCP;
                 options.tcp_host = host.as_ptr();
                 options.tcp_port = u32::from(*port);
             }
-            Self::Unix { path } => {
+            ListenAt::Unix { path, mode, group } => {
                 options.mode = sys::STDIO_BUS_LISTEN_UNIX;
                 options.unix_path = path.as_ptr();
+                options.unix_mode = *mode;
+                if let Some(group) = group {
+                    options.flags = sys::STDIO_BUS_LISTEN_SET_GROUP;
+                    options.unix_group = *group;
+                }
+            }
+            ListenAt::Socket(fd) => {
+                options.mode = sys::STDIO_BUS_LISTEN_FD;
+                options.fd = fd.as_raw_fd();
             }
         }
         options
@@ -118,8 +189,7 @@ pub(crate) struct Adopt {
     pub(crate) to: Option<OwnedFd>,
     /// Where its messages go if they name no pool.
     pub(crate) pool: Option<CString>,
-    /// Lines, whatever the configuration says.
-    pub(crate) lines: bool,
+    pub(crate) framing: Framing,
 }
 
 impl Adopt {
@@ -127,11 +197,7 @@ impl Adopt {
     pub(super) fn to_c(&self) -> sys::stdio_bus_client_options {
         sys::stdio_bus_client_options {
             size: size_of::<sys::stdio_bus_client_options>() as u32,
-            framing: if self.lines {
-                sys::STDIO_BUS_FRAMING_NDJSON
-            } else {
-                sys::STDIO_BUS_FRAMING_CONFIGURED
-            },
+            framing: self.framing.to_c(),
             pool: self.pool.as_ref().map_or(ptr::null(), |pool| pool.as_ptr()),
         }
     }
