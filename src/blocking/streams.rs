@@ -57,6 +57,7 @@ iterates!(ResponseStream, Result<StreamEvent>);
 /// [`NotificationStream`](crate::NotificationStream). It waits for the next one,
 /// and ends when the bus has stopped.
 #[derive(Debug)]
+#[must_use = "what comes is lost when this is dropped"]
 pub struct NotificationStream(pub(super) crate::NotificationStream);
 
 impl NotificationStream {
@@ -77,6 +78,7 @@ iterates!(NotificationStream, Notification);
 /// The events of a bus, as an iterator: see [`EventStream`](crate::EventStream).
 /// It waits for the next one, and ends when the bus has stopped.
 #[derive(Debug)]
+#[must_use = "what comes is lost when this is dropped"]
 pub struct EventStream(pub(super) crate::EventStream);
 
 impl EventStream {
@@ -98,6 +100,7 @@ iterates!(EventStream, Event);
 /// [`StateChanges`](crate::StateChanges). It ends after
 /// [`Stopped`](BusState::Stopped).
 #[derive(Debug)]
+#[must_use = "what comes is lost when this is dropped"]
 pub struct StateChanges(pub(super) crate::StateChanges);
 
 impl StateChanges {

@@ -37,6 +37,7 @@ impl StdioBus {
 /// Slow subscribers hold up nobody: what doesn't fit into the queue is lost,
 /// and counted.
 #[derive(Debug)]
+#[must_use = "what comes is lost when this is dropped"]
 pub struct EventStream {
     queue: mpsc::Receiver<Event>,
     lagged: Arc<AtomicU64>,

@@ -156,6 +156,7 @@ impl Default for NotificationOptions {
 /// [`OverflowPolicy::Close`] also when one didn't fit. Slow subscribers hold up
 /// nobody.
 #[derive(Debug)]
+#[must_use = "what comes is lost when this is dropped"]
 pub struct NotificationStream {
     queue: mpsc::Receiver<SharedMessage>,
     lagged: Arc<AtomicU64>,

@@ -66,6 +66,7 @@ impl StdioBus {
 /// It shows the newest, so that a reader who is slow may miss those between;
 /// it never misses the last one.
 #[derive(Debug)]
+#[must_use = "what comes is lost when this is dropped"]
 pub struct StateChanges(watch::Receiver<BusState>);
 
 impl StateChanges {

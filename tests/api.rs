@@ -1,0 +1,146 @@
+//! What holds for the public API as a whole: between which threads its types and futures may go. The
+//! lists here are complete: they are compared with docs/public-api.txt, which is compared with the
+//! crate.
+
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+use std::fs;
+
+use serde_json::{Value, json};
+use stdiobus::*;
+
+fn listing() -> Vec<String> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/public-api.txt");
+    let text = fs::read_to_string(path).expect("the listing");
+    text.lines().map(str::to_owned).collect()
+}
+
+/// What is in the listing, between these two texts.
+fn listed(before: &str, end: &[char]) -> BTreeSet<String> {
+    let names = listing().into_iter().filter_map(|line| {
+        let rest = line.split_once(before)?.1;
+        Some(rest.split(end).next()?.to_owned())
+    });
+    names.collect()
+}
+
+macro_rules! types {
+    ($check:ident: $($name:ty),* $(,)?) => {{
+        $($check::<$name>();)*
+        BTreeSet::from([$(stringify!($name).replace(' ', "")),*])
+    }};
+}
+
+#[test]
+fn every_public_type_can_go_to_another_thread_and_be_shown() {
+    fn check<T: Send + Debug + 'static>() {}
+    let types = types![check:
+        AdoptedClient, AuditEvent, BackendType, BusConfig, BusError, BusState, BusStream, ClientMode,
+        Error, ErrorCode, Event, EventStream, Framing, HandlerGuard, HelloParams, HelloResult, Identity,
+        Latency, LimitsConfig, Listen, ListenAddr, ListenMode, LogLevel, Message, NegotiatedExtension,
+        Notification, NotificationOptions, NotificationStream, OfferedExtension, OverflowPolicy,
+        PoolConfig, Protocol, Request, RequestOptions, ResponseStream, RestartPolicy, RpcError,
+        ServiceCall, StateChanges, Stats, StderrMode, StdioBus, StdioBusBuilder, StopReport, StreamEvent,
+        WeakBus, WorkerExit, WorkerGuard, WorkerInfo, WorkerRef, WorkerRequest, WorkerState,
+        blocking::AdoptedClient, blocking::BusStream, blocking::EventStream,
+        blocking::NotificationStream, blocking::ResponseStream, blocking::StateChanges,
+        blocking::StdioBus,
+    ];
+    let end = ['(', '<', ' '];
+    let mut listed_types = listed("pub struct stdiobus::", &end);
+    listed_types.extend(listed("pub enum stdiobus::", &end));
+    assert!(listed_types.len() > 40);
+    assert_eq!(types, listed_types);
+}
+
+#[test]
+fn what_is_held_by_many_is_shared_between_threads() {
+    fn shared<T: Clone + Send + Sync + 'static>() {}
+    let _ = types![shared: StdioBus, blocking::StdioBus, WeakBus, StdioBusBuilder, BusConfig, PoolConfig, Listen,
+        RequestOptions, Notification, Message, Event, Stats, WorkerInfo];
+    fn error<T: std::error::Error + Send + Sync + 'static>() {}
+    let _ = types![error: Error, BusError, RpcError];
+}
+
+/// Never called: that it compiles is the test.
+#[allow(dead_code)]
+#[expect(clippy::too_many_arguments)]
+fn every_future_is_send(
+    bus: StdioBus,
+    client: AdoptedClient,
+    mut events: EventStream,
+    mut notifications: NotificationStream,
+    mut answers: ResponseStream,
+    mut states: StateChanges,
+    call: ServiceCall,
+    fds: [std::os::fd::OwnedFd; 2],
+) {
+    fn send<T: Send>(_: T) {}
+    let [from, to] = fds;
+    send(client.closed());
+    send(events.next());
+    send(notifications.next());
+    send(answers.next());
+    send(states.next());
+    send(states.reached(BusState::Stopped));
+    send(call.notify("m", json!({})));
+    send(bus.adopt_client(from, to));
+    send(bus.connect(HelloParams::default()));
+    send(bus.connect_io(None));
+    send(bus.drain(None));
+    send(bus.end_session("s"));
+    send(bus.hello(HelloParams::default()));
+    send(bus.hello_with(HelloParams::default(), RequestOptions::new()));
+    send(bus.notify("m", json!({})));
+    send(bus.notify_with("m", json!({}), RequestOptions::new()));
+    send(bus.register_worker("p", |_| async { Ok(Value::Null) }));
+    send(bus.reload(BusConfig::new()));
+    send(bus.send("{}"));
+    send(bus.start());
+    send(bus.stats());
+    send(bus.stderr_tail(0, 1));
+    send(bus.stop());
+    send(bus.stop_with_timeout(std::time::Duration::ZERO));
+    send(bus.workers());
+    // These are types, and in the list of types.
+    send(bus.request("m", json!({})));
+    send(bus.stream_request("m", json!({})));
+}
+
+#[test]
+fn no_future_is_missing_above() {
+    let source = include_str!("api.rs");
+    let futures = listed("pub async fn stdiobus::", &['(', '<']);
+    assert!(futures.len() > 20);
+    for future in futures {
+        let method = future.rsplit("::").next().expect("a name");
+        assert!(source.contains(&format!(".{method}(")), "{future}");
+    }
+}
+
+#[test]
+fn no_public_type_shows_what_the_crate_is_made_of() {
+    // What a user has to have anyway; a new major version of one of these is one of ours.
+    let allowed = [
+        "alloc",
+        "core",
+        "futures_core::stream::Stream",
+        "serde_core",
+        "serde_json::value::Value",
+        "std",
+        "stdiobus",
+        "tokio::io",
+    ];
+    for line in listing() {
+        let words = line.split(|c: char| !c.is_alphanumeric() && c != '_' && c != ':');
+        for path in words.filter(|word| word.contains("::") && !word.starts_with(':')) {
+            let known = allowed.iter().any(|known| {
+                let rest = path.strip_prefix(known);
+                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+            });
+            // Names of type parameters have paths, too: `__S::Ok`, `Self::Item`.
+            let own = path.starts_with("Self::") || path.starts_with("__");
+            assert!(known || own, "{path}: {line}");
+        }
+    }
+}
