@@ -12,14 +12,13 @@ const WORKER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/workers/stor
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let agent = PoolConfig::new("agent", "python3").arg(WORKER);
-    let bus = StdioBus::builder()
-        .pool(agent.protocol(Protocol::Acp))
-        .build()?;
+    let agent = PoolConfig::new("agent", "python3")
+        .arg(WORKER)
+        .protocol(Protocol::Acp)
+        .initialize(json!({"protocolVersion": 1, "clientCapabilities": {}}));
+    let bus = StdioBus::builder().pool(agent).build()?;
     bus.start().await?;
 
-    let hello = json!({"protocolVersion": 1, "clientCapabilities": {}});
-    bus.request("initialize", hello).await?;
     let session = json!({"cwd": "/", "mcpServers": []});
     let session = bus.request("session/new", session).await?;
 

@@ -228,7 +228,8 @@ impl PoolConfig {
 
     /// Sets the params of the `initialize` that every worker gets; the first
     /// client's unless set. What is in them, the protocol's version and the
-    /// client's capabilities, holds for all clients of the pool.
+    /// client's capabilities, holds for all clients of the pool. A client may then
+    /// leave out its own `initialize`.
     #[must_use]
     pub fn initialize(mut self, params: impl Into<Value>) -> Self {
         self.initialize = Some(params.into());
