@@ -113,8 +113,9 @@ pub struct PoolConfig {
     /// Its arguments.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub args: Vec<String>,
-    /// How many workers run at once. 1 unless set; 0 for a pool whose workers
-    /// are only those that a C host registers.
+    /// How many workers run at once. 1 unless set, at most 65536; 0 for a pool
+    /// whose workers are only those of this process
+    /// ([`StdioBus::register_worker`](crate::StdioBus::register_worker)).
     #[serde(default = "one")]
     pub instances: u32,
     /// Environment variables for the workers.
@@ -132,14 +133,15 @@ pub struct PoolConfig {
     /// When a worker that has ended is started again.
     #[serde(default, skip_serializing_if = "is_default")]
     pub restart: RestartPolicy,
-    /// Where the workers' stderr goes.
+    /// Where the workers' stderr goes. [`StderrMode::Log`] unless set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stderr: Option<StderrMode>,
     /// The `initialize` request's params that the pool's workers are greeted
     /// with; the first client's unless set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub initialize: Option<Value>,
-    /// How long a worker may take to answer `initialize`, in seconds. 30 unless set.
+    /// How long a worker may take to answer `initialize`, and a request may wait
+    /// for a worker to become ready, in seconds. 30 unless set, at least 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init_timeout_sec: Option<u32>,
     /// Whether clients share workers.
@@ -226,7 +228,8 @@ impl PoolConfig {
 
     /// Sets the params of the `initialize` that every worker gets; the first
     /// client's unless set. What is in them, the protocol's version and the
-    /// client's capabilities, holds for all clients of the pool.
+    /// client's capabilities, holds for all clients of the pool. A client may then
+    /// leave out its own `initialize`.
     #[must_use]
     pub fn initialize(mut self, params: impl Into<Value>) -> Self {
         self.initialize = Some(params.into());
@@ -362,32 +365,39 @@ pub enum ClientMode {
 }
 
 /// The limits. `None` means the bus's default, which each field names.
+///
+/// ```
+/// let mut limits = stdiobus::LimitsConfig::new();
+/// limits.max_input_buffer = Some(1 << 20);
+/// limits.max_restarts = Some(3);
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
 pub struct LimitsConfig {
-    /// Largest frame, in bytes. 10 MiB.
+    /// Largest message, in bytes. 10 MiB; from 1 KiB to 1 GiB.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_input_buffer: Option<u64>,
-    /// Bytes that may wait for one worker or one client. 40 MiB.
+    /// Bytes that may wait for one worker or one client. 40 MiB; at least 1 KiB.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_output_queue: Option<u64>,
-    /// Restarts of a worker within the window before it is given up. 5; 0 is never restart.
+    /// Restarts of a worker within the window; where one more were due, it is
+    /// given up until the window is over. 5; 0 is never restart.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_restarts: Option<u32>,
-    /// That window, in seconds. 60.
+    /// That window, in seconds. 60; at least 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub restart_window_sec: Option<u32>,
     /// How long a drain waits for what is in flight, in seconds. 30.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drain_timeout_sec: Option<u32>,
-    /// How long a client may not read before it is closed, in seconds. 60.
+    /// How long a client may not read before it is closed, in seconds. 60; at least 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backpressure_timeout_sec: Option<u32>,
     /// How long a worker may not read before it is stopped, in seconds. 0: never.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stall_timeout_sec: Option<u32>,
-    /// Sessions kept. 1048576.
+    /// Sessions kept; beyond it the one unused for longest is forgotten. 1048576.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_sessions: Option<u32>,
     /// How long an unused session is kept, in seconds. 0: for ever.

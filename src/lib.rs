@@ -47,14 +47,16 @@
 //! beyond that ends at once with [`ErrorCode::ResourceExhausted`].
 //!
 //! What workers say on their own never waits for a taker: a subscriber with a
-//! full queue loses messages, a stream that isn't read ends, and of workers'
-//! requests 1024 may be open. All of it is counted ([`Stats`]).
+//! full queue loses messages or is closed ([`OverflowPolicy`]), a stream that
+//! isn't read ends, and of workers' requests 1024 may be open. What is lost is
+//! counted ([`Stats`]); [`concepts::backpressure`] has every bound.
 //!
 //! # Streams and handlers
 //! [`StdioBus::stream_request`] gives what belongs to a request as it comes, as
 //! an ACP agent's text. [`StdioBusBuilder::on_request`] answers what workers ask;
 //! [`StdioBus::subscribe_notifications`] and [`StdioBus::on_notification`] hear
-//! what they tell. [`StdioBus::connect_io`] puts another library on a worker.
+//! what they tell. [`StdioBus::connect_io`] puts another library on a worker, and
+//! [`StdioBus::register_worker`] makes a worker of an async function.
 //!
 //! # Shutdown
 //! At stop, requests in flight end at once with [`ErrorCode::TransportError`].
@@ -68,7 +70,10 @@
 //!
 //! # More
 //! [`concepts`] has chapters on ordering, cancellation, backpressure, supervision,
-//! embedding in C, and security.
+//! embedding in C, and security. The package's folder `examples` has a short
+//! program for each of: a first request, the client without async, streams,
+//! notifications, the handshake, identities, several pools, the builder, a
+//! configuration file, a listener.
 //!
 //! # Features
 //! - `cli` (default): the program `stdio_bus` and what only it needs.

@@ -70,8 +70,11 @@ impl StdioBusBuilder {
         self
     }
 
-    /// The configuration, as a JSON file that the bus reads. Excludes the
-    /// others, `pool` and `limits` included.
+    /// The configuration, as a JSON file that the bus reads; its keys are those of
+    /// [`BusConfig`]. Excludes the others, `pool` and `limits` included.
+    ///
+    /// Paths in it are relative to this process's working directory, not to the
+    /// file.
     pub fn config_path(mut self, path: impl Into<PathBuf>) -> Self {
         self.config_path = Some(path.into());
         self
@@ -84,13 +87,15 @@ impl StdioBusBuilder {
         self
     }
 
-    /// Adds a pool. Repeatable.
+    /// Adds a pool, to those of [`config`](Self::config) where that is given.
+    /// Repeatable.
     pub fn pool(mut self, pool: PoolConfig) -> Self {
         self.pools.push(pool);
         self
     }
 
-    /// Sets the limits.
+    /// Sets the limits, all of them: those of [`config`](Self::config) don't count
+    /// then.
     pub fn limits(mut self, limits: LimitsConfig) -> Self {
         self.limits = Some(limits);
         self

@@ -18,7 +18,8 @@ impl StdioBus {
     /// builder's timeout, 30 seconds unless set; `session/prompt` has none, since
     /// a person may have to be asked. Where the worker reports progress on it (MCP's
     /// `notifications/progress` for the `_meta.progressToken` of the params), the
-    /// builder's timeout begins anew, up to ten times its length in all.
+    /// builder's timeout begins anew, up to ten times its length in all. Params
+    /// that are `()` or `None` are left out.
     ///
     /// # Errors
     /// - [`Error::Rpc`]: the worker answered with an error.

@@ -8,11 +8,17 @@
 //! |---|---|---|
 //! | requests of this process in flight | [`max_in_flight_bytes`], 64 MiB | the next waits for room, within its own timeout; [`try_request`] is refused |
 //! | bytes that one worker has not read | [`max_output_queue`], 40 MiB; half of it for one client | refused at once: `ResourceExhausted` |
-//! | bytes that a socket client has not read | the same | its connection is closed |
+//! | bytes that wait in a pool whose workers aren't ready | [`max_output_queue`] | refused at once: `ResourceExhausted` |
+//! | bytes that a socket client has not read | [`max_output_queue`], and 60 seconds ([`backpressure_timeout_sec`]) without reading any | its connection is closed |
 //! | what belongs to a stream that isn't read | [`max_waiting`], 16 MiB | the stream ends: `ResourceExhausted` |
 //! | notifications for a subscriber | [`max_queue`], 256 | the newest is lost, or the subscription ends |
 //! | events for a subscriber | 1024, or as [`events_with`] says | the newest is lost |
+//! | messages for a handler ([`on_notification`], [`on_message`]) | 1024 | the newest is lost |
 //! | requests of workers open here | 1024 | the next is answered with an error |
+//! | calls open in a worker of this process | 1024 | the next waits in that worker's queue |
+//! | requests in flight, of everybody | [`max_pending`], 1048576 | refused at once: `ResourceExhausted` |
+//! | sessions | [`max_sessions`], 1048576 | the one that has been unused for longest is forgotten |
+//! | socket clients | [`max_clients`], 65536 | the next is refused |
 //! | one message | [`max_input_buffer`], 10 MiB | refused |
 //!
 //! But for the last of these, a message that exceeds a bound all by itself isn't
@@ -59,6 +65,12 @@
 //! [`try_request`]: crate::StdioBus::try_request
 //! [`max_output_queue`]: crate::LimitsConfig::max_output_queue
 //! [`max_input_buffer`]: crate::LimitsConfig::max_input_buffer
+//! [`backpressure_timeout_sec`]: crate::LimitsConfig::backpressure_timeout_sec
+//! [`max_pending`]: crate::LimitsConfig::max_pending
+//! [`max_sessions`]: crate::LimitsConfig::max_sessions
+//! [`max_clients`]: crate::LimitsConfig::max_clients
+//! [`on_notification`]: crate::StdioBus::on_notification
+//! [`on_message`]: crate::StdioBus::on_message
 //! [`max_waiting`]: crate::RequestOptions::max_waiting
 //! [`max_queue`]: crate::NotificationOptions::max_queue
 //! [`events_with`]: crate::StdioBus::events_with

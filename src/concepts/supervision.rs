@@ -20,7 +20,8 @@
 //! # Ready is not running
 //! A worker of a pool that speaks MCP or ACP takes requests when it has answered
 //! the handshake, which the bus makes with each of them, once, whatever the number
-//! of clients. Requests that come before any worker is ready wait for one.
+//! of clients. Requests that come before any worker is ready wait for one, as long
+//! as the pool's [`init_timeout_sec`], 30 seconds unless set.
 //!
 //! # When a worker ends
 //! - What it had not answered ends with `TransportError`. [`Error::exit`] says how
@@ -28,7 +29,8 @@
 //!   request had reached it: where none had, sending it again is safe.
 //! - It is started again, whatever its exit status, unless the pool's
 //!   [`RestartPolicy`] says otherwise: at once where it had run for a while and
-//!   served, else after 100 ms, doubled each time, up to 30 s.
+//!   served, else after 100 ms, doubled each time, up to 30 s, and up to a quarter
+//!   less, so that workers that died together don't come back together.
 //! - After more than [`max_restarts`] within [`restart_window_sec`] it has failed,
 //!   until that time is over.
 //! - What it had started itself is killed with it.
@@ -70,6 +72,7 @@
 //! [`StdioBus::stderr_tail`]: crate::StdioBus::stderr_tail
 //! [`Error::exit`]: crate::Error::exit
 //! [`RestartPolicy`]: crate::RestartPolicy
+//! [`init_timeout_sec`]: crate::PoolConfig::init_timeout_sec
 //! [`max_restarts`]: crate::LimitsConfig::max_restarts
 //! [`restart_window_sec`]: crate::LimitsConfig::restart_window_sec
 //! [`stop`]: crate::StdioBus::stop

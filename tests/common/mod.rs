@@ -48,12 +48,17 @@ pub fn program() -> &'static Path {
 
 /// The hostile worker, tests/workers/zoo.rs.
 pub fn zoo() -> PathBuf {
-    let zoo = profile_dir().join("examples/zoo");
+    example("zoo")
+}
+
+/// An example of this build.
+pub fn example(name: &str) -> PathBuf {
+    let path = profile_dir().join("examples").join(name);
     assert!(
-        zoo.exists(),
-        "{zoo:?} is missing: `cargo test` builds it, so does `cargo build --example zoo`"
+        path.exists(),
+        "{path:?} is missing: `cargo test` builds it, so does `cargo build --example {name}`"
     );
-    zoo
+    path
 }
 
 /// `target/<profile>`: a test program lies in its folder `deps`.
@@ -300,26 +305,11 @@ pub fn alone(test: impl FnOnce()) {
         test();
         return leaks.check();
     };
-    let mut child = Command::new(std::env::current_exe().expect("own path"))
+    let mut again = Command::new(std::env::current_exe().expect("own path"));
+    again
         .args([name, "--exact", "--nocapture", "--test-threads=1"])
-        .env(ALONE, "1")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the test program starts again");
-    let output = [
-        collect(child.stdout.take().unwrap()),
-        collect(child.stderr.take().unwrap()),
-    ];
-    let status = wait_for_child(&mut child, Duration::from_secs(120));
-    if status.is_none() {
-        child
-            .kill()
-            .and_then(|()| child.wait())
-            .expect("a test that hangs can be killed");
-    }
-    let output = output.map(|thread| thread.join().expect("output was read"));
+        .env(ALONE, "1");
+    let (status, output) = run_within(&mut again, Duration::from_secs(120));
     let ran = status.is_some_and(|status| status.success()) && output[0].contains("1 passed");
     assert!(
         ran,
@@ -347,6 +337,30 @@ fn runtime() -> tokio::runtime::Runtime {
         .enable_all()
         .build()
         .expect("runtime")
+}
+
+/// Runs a program to its end: its exit status, its stdout and stderr. One that still runs at the end
+/// of the bound is killed, and has no status.
+pub fn run_within(command: &mut Command, bound: Duration) -> (Option<ExitStatus>, [String; 2]) {
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let output = [
+        collect(child.stdout.take().unwrap()),
+        collect(child.stderr.take().unwrap()),
+    ];
+    let status = wait_for_child(&mut child, bound);
+    if status.is_none() {
+        child
+            .kill()
+            .and_then(|()| child.wait())
+            .expect("a program that hangs can be killed");
+    }
+    let output = output.map(|thread| thread.join().expect("output was read"));
+    (status, output)
 }
 
 fn collect(mut source: impl Read + Send + 'static) -> thread::JoinHandle<String> {
@@ -645,7 +659,17 @@ impl Drop for Client {
 /// can't be had; with `CI` set that is a failure. Call it before [`alone`].
 #[track_caller]
 pub fn python(requirements: &[&str]) -> Option<PathBuf> {
-    let result = make_venv(requirements);
+    or_skip(make_venv(requirements))
+}
+
+/// Whether there is a `python3`; without one as for [`python`].
+#[track_caller]
+pub fn has_python() -> bool {
+    or_skip(run("python3", ["--version"])).is_some()
+}
+
+#[track_caller]
+fn or_skip<T>(result: Result<T, String>) -> Option<T> {
     if let Err(reason) = &result {
         assert!(
             std::env::var_os("CI").is_none(),

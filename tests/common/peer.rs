@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{Client, TempDir, profile_dir};
+use super::{Client, TempDir, example};
 
 /// The official Python SDKs, exactly as tested with.
 pub const ACP_SDK: &str = "agent-client-protocol==0.12.1";
@@ -24,12 +24,7 @@ pub fn worker_script(name: &str) -> PathBuf {
 
 /// The worker that does what it is told, tests/workers/puppet.rs.
 pub fn puppet() -> PathBuf {
-    let puppet = profile_dir().join("examples/puppet");
-    assert!(
-        puppet.exists(),
-        "{puppet:?} is missing: `cargo test` builds it"
-    );
-    puppet
+    example("puppet")
 }
 
 /// A pool of puppets that log to one file.
