@@ -109,7 +109,9 @@ pub use config::{
 };
 pub use driver::{Event, LogLevel, OverflowPolicy, WorkerRef};
 pub use error::{BusError, Error, ErrorCode, Result, RpcError, WorkerExit};
-pub use stats::{BackendType, BusState, Latency, Stats, StopReport, WorkerInfo, WorkerState};
+pub use stats::{
+    BackendType, BusState, Latency, PoolInfo, Stats, StopReport, WorkerInfo, WorkerState,
+};
 
 /// The version of the bus inside, "MAJOR.MINOR.PATCH".
 pub fn version() -> &'static str {

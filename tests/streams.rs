@@ -161,6 +161,31 @@ fn a_plain_request_has_the_text_of_its_turn_in_its_result() {
 }
 
 #[test]
+fn a_look_at_a_stream_sends_it_and_takes_only_what_is_there() {
+    alone_async(|| async {
+        let bus = started(&["echo"]).await;
+        let params = json!({"texts": ["a", "b"], "hold": true});
+        let mut stream = bus.stream_request("session/prompt", params);
+        assert!(stream.try_next().is_none(), "it has only just been sent");
+        assert_eq!(bus.stats().await.expect("counted").pending, 1);
+        assert_eq!(first_chunk(&mut stream).await, "a");
+        let mut second = None;
+        eventually("the second chunk", || {
+            second = stream.try_next();
+            second.is_some()
+        })
+        .await;
+        assert!(matches!(second, Some(Ok(StreamEvent::Chunk(text))) if text == "b"));
+        assert!(stream.try_next().is_none(), "it goes on");
+
+        bus.stop().await.expect("stops");
+        let end = stream.try_next().expect("the end is there");
+        assert_kind(end, ErrorCode::TransportError);
+        assert!(stream.try_next().is_none() && stream.next().await.is_none());
+    });
+}
+
+#[test]
 fn the_error_of_a_worker_ends_a_stream() {
     alone_async(|| async {
         let bus = started(&["echo"]).await;

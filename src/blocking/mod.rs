@@ -55,8 +55,8 @@ pub use streams::{EventStream, NotificationStream, ResponseStream, StateChanges}
 use crate::error::Result;
 use crate::{
     BackendType, BusConfig, BusState, HandlerGuard, HelloParams, HelloResult, ListenAddr,
-    ListenMode, Message, Notification, NotificationOptions, RequestOptions, RpcError, ServiceCall,
-    Stats, StdioBusBuilder, StopReport, WeakBus, WorkerGuard, WorkerInfo,
+    ListenMode, Message, Notification, NotificationOptions, PoolInfo, RequestOptions, RpcError,
+    ServiceCall, Stats, StdioBusBuilder, StopReport, WeakBus, WorkerGuard, WorkerInfo,
 };
 use park::wait;
 
@@ -456,5 +456,13 @@ impl StdioBus {
     /// None today.
     pub fn workers(&self) -> Result<Vec<WorkerInfo>> {
         wait(self.bus.workers())
+    }
+
+    /// The pools as they are now; of a stopped bus, as they were at its end.
+    ///
+    /// # Errors
+    /// None today.
+    pub fn pools(&self) -> Result<Vec<PoolInfo>> {
+        wait(self.bus.pools())
     }
 }

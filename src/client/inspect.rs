@@ -5,7 +5,7 @@ use std::sync::{MutexGuard, PoisonError};
 use super::{ListenAddr, ListenMode, StdioBus};
 use crate::driver::{Command, Gauges, no_worker};
 use crate::error::{ErrorCode, Result};
-use crate::stats::{BackendType, BusState, Stats, WorkerInfo};
+use crate::stats::{BackendType, BusState, PoolInfo, Stats, WorkerInfo};
 
 impl StdioBus {
     /// Where the bus is in its life.
@@ -135,6 +135,18 @@ impl StdioBus {
         match self.ask(|reply| Command::Workers { reply }).await {
             Err(_) => Ok(self.owner.handle.shared().last().workers.clone()),
             workers => workers,
+        }
+    }
+
+    /// The pools as they are now, in the order of the configuration; of a stopped
+    /// bus, as they were at its end.
+    ///
+    /// # Errors
+    /// None today.
+    pub async fn pools(&self) -> Result<Vec<PoolInfo>> {
+        match self.ask(|reply| Command::Pools { reply }).await {
+            Err(_) => Ok(self.owner.handle.shared().last().pools.clone()),
+            pools => pools,
         }
     }
 }

@@ -72,16 +72,28 @@ impl ResponseStream {
         poll_fn(|cx| self.poll(cx)).await
     }
 
+    /// The next piece if there is one now; `None` where there is none, be it that
+    /// the stream is over. The first call sends the request.
+    ///
+    /// # Errors
+    /// As for [`next`](Self::next).
+    pub fn try_next(&mut self) -> Option<Result<StreamEvent>> {
+        let step = self.call.try_next()?;
+        Some(self.piece(step))
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<StreamEvent>>> {
         let step = ready!(self.call.poll(cx));
-        Poll::Ready(step.map(|step| {
-            match step {
-                Step::Message(message) => Ok(self.event(Notification::new(message))),
-                Step::End(outcome) => outcome
-                    .and_then(|answer| result_with(&answer, self.text.take()))
-                    .map(StreamEvent::Result),
-            }
-        }))
+        Poll::Ready(step.map(|step| self.piece(step)))
+    }
+
+    fn piece(&mut self, step: Step) -> Result<StreamEvent> {
+        match step {
+            Step::Message(message) => Ok(self.event(Notification::new(message))),
+            Step::End(outcome) => outcome
+                .and_then(|answer| result_with(&answer, self.text.take()))
+                .map(StreamEvent::Result),
+        }
     }
 
     fn event(&mut self, update: Notification) -> StreamEvent {

@@ -227,6 +227,9 @@ impl Driver {
             Command::Workers { reply } => {
                 let _ = reply.send(Ok(self.workers()));
             }
+            Command::Pools { reply } => {
+                let _ = reply.send(Ok(self.pools()));
+            }
             Command::Start { reply } => {
                 let _ = reply.send(Err(Error::invalid_state(
                     "the bus has been started already",

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use super::budget::Budget;
 use super::wake::Waker;
-use crate::stats::{BusState, Stats, StopReport, WorkerInfo};
+use crate::stats::{BusState, PoolInfo, Stats, StopReport, WorkerInfo};
 
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -37,6 +37,7 @@ pub(crate) struct Gauges {
 pub(crate) struct Last {
     pub(crate) stats: Stats,
     pub(crate) workers: Vec<WorkerInfo>,
+    pub(crate) pools: Vec<PoolInfo>,
     /// The end of what each of `workers` wrote to stderr.
     pub(crate) stderr: Vec<Vec<u8>>,
     pub(crate) report: StopReport,

@@ -9,7 +9,7 @@ mod callbacks;
 mod options;
 mod status;
 
-use std::ffi::{CStr, c_int};
+use std::ffi::{CStr, c_char, c_int};
 use std::os::fd::{AsRawFd, IntoRawFd};
 use std::ptr::{self, NonNull};
 use std::rc::Rc;
@@ -347,15 +347,30 @@ impl RawBus {
         // says how large it is.
         self.call(|| unsafe { sys::stdio_bus_worker_info(self.ptr.as_ptr(), worker, &mut info) })
             .ok()?;
-        let pool = if info.pool.is_null() {
-            String::new()
-        } else {
-            // SAFETY: not null, NUL-terminated, and valid until the next step.
-            unsafe { CStr::from_ptr(info.pool) }
-                .to_string_lossy()
-                .into_owned()
-        };
+        // SAFETY: NUL-terminated, and valid until the next step.
+        let pool = unsafe { text(info.pool) };
         Some((info, pool))
+    }
+
+    /// What each pool holds, with its name.
+    pub(crate) fn pools(&self) -> Vec<(sys::stdio_bus_pool_info, String)> {
+        // SAFETY: `ptr` is live (struct invariant).
+        let pools = unsafe { sys::stdio_bus_pool_count(self.ptr.as_ptr()) };
+        (0..pools).filter_map(|pool| self.pool(pool)).collect()
+    }
+
+    fn pool(&self, pool: c_int) -> Option<(sys::stdio_bus_pool_info, String)> {
+        let mut info = sys::stdio_bus_pool_info {
+            size: size_of::<sys::stdio_bus_pool_info>() as u32,
+            ..Default::default()
+        };
+        // SAFETY: `ptr` is live (struct invariant); `info` is ours to fill and
+        // says how large it is.
+        self.call(|| unsafe { sys::stdio_bus_pool_info(self.ptr.as_ptr(), pool, &mut info) })
+            .ok()?;
+        // SAFETY: NUL-terminated, and valid until the next step.
+        let id = unsafe { text(info.id) };
+        Some((info, id))
     }
 
     /// Moves out what the callbacks have collected, in the order it came.
@@ -408,6 +423,19 @@ impl Failure {
             None => format!("{} ({})", self.status.message(), self.status.name()),
         }
     }
+}
+
+/// A copy of a string of the library's; empty for none.
+///
+/// # Safety
+/// `text` is null, or NUL-terminated and valid during the call.
+unsafe fn text(text: *const c_char) -> String {
+    if text.is_null() {
+        return String::new();
+    }
+    // SAFETY: not null, and the rest is the caller's promise.
+    let text = unsafe { CStr::from_ptr(text) };
+    text.to_string_lossy().into_owned()
 }
 
 fn count(n: c_int) -> usize {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::super::shared::Gauges;
 use super::Driver;
-use crate::stats::{Stats, WorkerInfo, WorkerState};
+use crate::stats::{PoolInfo, Stats, WorkerInfo, WorkerState};
 use crate::sys;
 
 impl Driver {
@@ -19,6 +19,9 @@ impl Driver {
 
     pub(super) fn stats(&self) -> Stats {
         let (base, ext) = (self.bus().stats(), self.bus().ext_stats());
+        let pools = self.bus().pools();
+        let queued = pools.iter().map(|(pool, _)| u64::from(pool.queued));
+        let queued_bytes = pools.iter().map(|(pool, _)| pool.queued_bytes);
         Stats {
             messages_in: base.messages_in,
             messages_out: base.messages_out,
@@ -38,6 +41,10 @@ impl Driver {
             unhandled_notifications: self.unhandled_notifications,
             lagged_messages: self.hub.lagged,
             refused_worker_requests: self.hub.overloads,
+            unauthorized_clients: ext.unauthorized,
+            stale_cancels: ext.stale_cancels,
+            queued_requests: queued.sum(),
+            queued_bytes: queued_bytes.sum(),
             outbox_bytes: ext.outbox_bytes,
             tombstones: ext.tombstones,
             pending: self.bus().pending_count() as u64,
@@ -56,15 +63,25 @@ impl Driver {
             .collect()
     }
 
+    pub(super) fn pools(&self) -> Vec<PoolInfo> {
+        let workers = self.workers();
+        self.bus()
+            .pools()
+            .into_iter()
+            .map(|(raw, id)| pool_info(&raw, id, &workers))
+            .collect()
+    }
+
     /// What can still be asked for when the bus is gone.
     pub(super) fn leave_word(&mut self) {
-        let (stats, workers) = (self.stats(), self.workers());
+        let (stats, workers, pools) = (self.stats(), self.workers(), self.pools());
         let stderr = workers.iter().map(|w| self.bus().worker_stderr(w.id));
         let stderr = stderr.map(Option::unwrap_or_default).collect();
         let report = mem::take(&mut self.report);
         let mut last = self.shared.last();
         last.stats = stats;
         last.workers = workers;
+        last.pools = pools;
         last.stderr = stderr;
         last.report = report;
     }
@@ -87,5 +104,26 @@ fn worker_info(raw: &sys::stdio_bus_worker_info, pool: String) -> WorkerInfo {
         restarts: raw.restarts,
         pending: raw.pending,
         uptime: Duration::from_millis(raw.uptime_ms),
+    }
+}
+
+fn pool_info(raw: &sys::stdio_bus_pool_info, id: String, workers: &[WorkerInfo]) -> PoolInfo {
+    let of_pool = || workers.iter().filter(|worker| worker.pool == id);
+    let in_state = |state| of_pool().filter(|worker| worker.state == state).count();
+    PoolInfo {
+        workers: raw.workers as usize,
+        ready: raw.ready as usize,
+        starting: in_state(WorkerState::Starting),
+        stopping: in_state(WorkerState::Stopping),
+        backoff: in_state(WorkerState::Backoff),
+        failed: in_state(WorkerState::Failed),
+        pending: raw.pending as usize,
+        queued: raw.queued as usize,
+        queued_bytes: raw.queued_bytes,
+        outbox_bytes: raw.outbox_bytes,
+        sessions: raw.sessions as usize,
+        requests: raw.requests,
+        restarts: raw.restarts,
+        id,
     }
 }
