@@ -68,11 +68,13 @@
 //!
 //! # More
 //! [`concepts`] has chapters on ordering, cancellation, backpressure, supervision,
-//! embedding in C, and security.
+//! observability, embedding in C, and security.
 //!
 //! # Features
 //! - `cli` (default): the program `stdio_bus` and what only it needs.
-//! - `tracing`: log lines go to `tracing`, target `stdiobus`.
+//! - `tracing`: a span for each request, events for what happens on the bus, and
+//!   log lines go to `tracing`, target `stdiobus`: see [`concepts::observability`].
+//! - `metrics`: counters, gauges and a histogram for the crate `metrics`: see there.
 //! - `buildtime-bindgen`: generate the bindings from the headers (needs libclang).
 
 #![deny(unsafe_code)]
@@ -107,7 +109,7 @@ pub use client::{
 pub use config::{
     BusConfig, ClientMode, LimitsConfig, PoolConfig, Protocol, RestartPolicy, StderrMode,
 };
-pub use driver::{Event, LogLevel, OverflowPolicy, WorkerRef};
+pub use driver::{Event, LogLevel, Overflow, OverflowPolicy, WorkerRef};
 pub use error::{BusError, Error, ErrorCode, Result, RpcError, WorkerExit};
 pub use stats::{
     BackendType, BusState, Latency, PoolInfo, Stats, StopReport, WorkerInfo, WorkerState,

@@ -4,11 +4,12 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::client::{assert_kind, eventually, started};
+use common::client::{assert_kind, eventually, overflows, started};
 use common::{alone_async, zoo_pool};
 use serde_json::{Value, json};
 use stdiobus::{
-    Error, ErrorCode, Protocol, RequestOptions, ResponseStream, Result, StdioBus, StreamEvent,
+    Error, ErrorCode, Overflow, Protocol, RequestOptions, ResponseStream, Result, StdioBus,
+    StreamEvent,
 };
 
 fn session(name: &str) -> RequestOptions {
@@ -305,9 +306,11 @@ fn dropping_a_stream_gives_its_request_up() {
 fn a_stream_that_is_not_read_ends_alone_when_too_much_waits() {
     alone_async(|| async {
         let bus = one_worker().await;
+        let told = bus.events();
         let params = json!({"sessionId": "stuck", "n": 1000, "size": 1000, "hold": true});
         let options = session("stuck").max_waiting(100_000);
         let mut stuck = bus.stream_request_with("turn", params, options);
+        let id = stuck.id();
         first_chunk(&mut stuck).await;
 
         let params = json!({"sessionId": "read", "n": 1000, "size": 1000});
@@ -324,6 +327,7 @@ fn a_stream_that_is_not_read_ends_alone_when_too_much_waits() {
             events.len()
         );
         bus.stop().await.expect("stops");
+        assert_eq!(overflows(told).await, [Overflow::Request(id)]);
     });
 }
 

@@ -388,6 +388,11 @@ impl StdioBus {
 
 /// # Introspection
 impl StdioBus {
+    /// What operators call it: see [`StdioBusBuilder::name`].
+    pub fn name(&self) -> &str {
+        self.bus.name()
+    }
+
     /// What runs the bus.
     pub fn backend_type(&self) -> BackendType {
         self.bus.backend_type()
@@ -464,5 +469,15 @@ impl StdioBus {
     /// None today.
     pub fn pools(&self) -> Result<Vec<PoolInfo>> {
         wait(self.bus.pools())
+    }
+
+    /// Brings the metrics of this bus up to date: see
+    /// [`StdioBus::publish_metrics`](crate::StdioBus::publish_metrics).
+    ///
+    /// # Errors
+    /// None today.
+    #[cfg(feature = "metrics")]
+    pub fn publish_metrics(&self) -> Result<()> {
+        wait(self.bus.publish_metrics())
     }
 }

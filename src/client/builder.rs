@@ -26,6 +26,7 @@ const MAX_IN_FLIGHT: usize = 64 << 20;
 #[derive(Clone)]
 #[must_use = "a builder does nothing until it builds"]
 pub struct StdioBusBuilder {
+    name: Arc<str>,
     config: Option<BusConfig>,
     config_path: Option<PathBuf>,
     config_json: Option<String>,
@@ -43,6 +44,7 @@ pub struct StdioBusBuilder {
 impl StdioBusBuilder {
     pub(crate) fn new() -> Self {
         Self {
+            name: Arc::from("stdiobus"),
             config: None,
             config_path: None,
             config_json: None,
@@ -56,6 +58,15 @@ impl StdioBusBuilder {
             on_request: None,
             daemon: false,
         }
+    }
+
+    /// What operators call the bus, to tell it from others of this process:
+    /// `stdiobus` unless set. It is the field `bus` of what goes to `tracing`, and
+    /// the label `bus` of metrics: see
+    /// [`concepts::observability`](crate::concepts::observability).
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Arc::from(name.into());
+        self
     }
 
     /// The configuration, as a value. Excludes `config_path` and `config_json`.
@@ -120,8 +131,8 @@ impl StdioBusBuilder {
         self
     }
 
-    /// Takes the bus's log lines, instead of `tracing` (with that feature) or
-    /// nobody.
+    /// Takes the bus's log lines, instead of `tracing` (with that feature; target
+    /// `stdiobus::log`) or nobody. Spans and events go to `tracing` all the same.
     ///
     /// It is called on the bus's own thread: while it runs, no message moves.
     /// What it panics with is caught.
@@ -191,7 +202,8 @@ impl StdioBusBuilder {
     ///
     /// # Errors
     /// - `InvalidArgument`: no configuration, more than one, or one that isn't
-    ///   valid; the text names the options, or the pool and the field.
+    ///   valid; the text names the options, or the pool and the field. An empty
+    ///   name.
     /// - `ResourceExhausted`: no thread could be started.
     pub fn build(self) -> Result<StdioBus> {
         self.build_on(Runtime::current())
@@ -214,6 +226,9 @@ impl StdioBusBuilder {
                 "max_in_flight_bytes: must be at least 1",
             ));
         }
+        if self.name.is_empty() {
+            return Err(Error::invalid_argument("name must not be empty"));
+        }
         let listen = self
             .listen
             .iter()
@@ -222,6 +237,7 @@ impl StdioBusBuilder {
         let log_level = self.effective_log_level();
         let (timeout, modes, log) = (self.timeout, self.listen.clone(), self.log.clone());
         let (daemon, on_request) = (self.daemon, self.on_request.clone());
+        let name = Arc::clone(&self.name);
         let options = BusOptions {
             daemon,
             config: self.config_source()?,
@@ -230,6 +246,7 @@ impl StdioBusBuilder {
         let (handle, thread) = driver::spawn(Spec {
             options,
             listen,
+            name,
             log,
             max_in_flight_bytes,
         })?;
@@ -243,6 +260,8 @@ impl StdioBusBuilder {
                 listen: modes,
                 runtime,
                 on_request: Mutex::new(on_request),
+                #[cfg(feature = "metrics")]
+                published: Default::default(),
             }),
         })
     }
@@ -310,6 +329,7 @@ impl fmt::Debug for StdioBusBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Environment variables of pools may be secrets, so no configuration.
         f.debug_struct("StdioBusBuilder")
+            .field("name", &self.name)
             .field("listen", &self.listen)
             .field("timeout", &self.timeout)
             .finish_non_exhaustive()

@@ -13,6 +13,11 @@ impl StdioBus {
         self.owner.handle.shared().state()
     }
 
+    /// What operators call it: see [`StdioBusBuilder::name`](crate::StdioBusBuilder::name).
+    pub fn name(&self) -> &str {
+        &self.owner.handle.shared().name
+    }
+
     /// Whether requests are served.
     pub fn is_running(&self) -> bool {
         self.state() == BusState::Running

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use super::command::{
     Adopted, Answer, Command, Ended, NewRequest, Registered, Reply, error_of, no_worker,
 };
-use super::event::{Event, LogLevel, WorkerRef, event_of};
+use super::event::{Event, LogLevel, Overflow, WorkerRef, event_of};
 use super::hub::{Handed, Hub};
 use super::message::{SharedMessage, WorkerMessage};
 use super::pending::{InFlight, Posted};
@@ -61,6 +61,7 @@ impl Driver {
         shared: Arc<Shared>,
         spec: Spec,
     ) -> Self {
+        let name = Arc::clone(&shared.name);
         Self {
             bus: Some(bus),
             commands,
@@ -69,7 +70,7 @@ impl Driver {
             log: spec.log,
             requests: InFlight::new(),
             incoming: Vec::new(),
-            hub: Hub::default(),
+            hub: Hub::new(name),
             adopted: HashMap::new(),
             failed_start: None,
             stops: Vec::new(),
@@ -459,6 +460,7 @@ impl Driver {
 
     fn post(&mut self, id: u64, message: &SharedMessage) {
         if self.requests.post(id, message) == Posted::Overflow {
+            self.hub.event(&Event::Overflow(Overflow::Request(id)));
             self.bus().cancel(id.to_string().as_bytes());
         }
     }

@@ -12,6 +12,8 @@ use crate::stats::{BusState, PoolInfo, Stats, StopReport, WorkerInfo};
 
 #[derive(Debug)]
 pub(crate) struct Shared {
+    /// By which operators tell it from other buses of this process.
+    pub(crate) name: Arc<str>,
     pub(super) waker: Waker,
     state: AtomicU8,
     changes: watch::Sender<BusState>,
@@ -44,8 +46,9 @@ pub(crate) struct Last {
 }
 
 impl Shared {
-    pub(super) fn new(max_in_flight_bytes: usize) -> Self {
+    pub(super) fn new(name: Arc<str>, max_in_flight_bytes: usize) -> Self {
         Self {
+            name,
             waker: Waker::new(),
             state: AtomicU8::new(BusState::Created as u8),
             changes: watch::Sender::new(BusState::Created),
