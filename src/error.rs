@@ -205,11 +205,27 @@ impl ErrorCode {
             Self::Timeout | Self::Unavailable | Self::ResourceExhausted | Self::TransportError
         )
     }
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::InvalidArgument => "InvalidArgument",
+            Self::InvalidState => "InvalidState",
+            Self::Timeout => "Timeout",
+            Self::Cancelled => "Cancelled",
+            Self::TransportError => "TransportError",
+            Self::NegotiationFailed => "NegotiationFailed",
+            Self::PolicyDenied => "PolicyDenied",
+            Self::Unavailable => "Unavailable",
+            Self::ResourceExhausted => "ResourceExhausted",
+            Self::NotSupported => "NotSupported",
+            Self::Internal => "Internal",
+        }
+    }
 }
 
 impl fmt::Display for ErrorCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(self, f)
+        f.write_str(self.name())
     }
 }
 

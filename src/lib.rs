@@ -70,14 +70,16 @@
 //!
 //! # More
 //! [`concepts`] has chapters on ordering, cancellation, backpressure, supervision,
-//! embedding in C, and security. The package's folder `examples` has a short
+//! observability, embedding in C, and security. The package's folder `examples` has a short
 //! program for each of: a first request, the client without async, streams,
 //! notifications, the handshake, identities, several pools, the builder, a
 //! configuration file, a listener.
 //!
 //! # Features
 //! - `cli` (default): the program `stdio_bus` and what only it needs.
-//! - `tracing`: log lines go to `tracing`, target `stdiobus`.
+//! - `tracing`: a span for each request, events for what happens on the bus, and
+//!   log lines go to `tracing`, target `stdiobus`: see [`concepts::observability`].
+//! - `metrics`: counters, gauges and a histogram for the crate `metrics`: see there.
 //! - `buildtime-bindgen`: generate the bindings from the headers (needs libclang).
 
 #![deny(unsafe_code)]
@@ -120,9 +122,11 @@ pub use client::{
 pub use config::{
     BusConfig, ClientMode, LimitsConfig, PoolConfig, Protocol, RestartPolicy, StderrMode,
 };
-pub use driver::{Event, LogLevel, OverflowPolicy, WorkerRef};
+pub use driver::{Event, LogLevel, Overflow, OverflowPolicy, WorkerRef};
 pub use error::{BusError, Error, ErrorCode, Result, RpcError, WorkerExit};
-pub use stats::{BackendType, BusState, Latency, Stats, StopReport, WorkerInfo, WorkerState};
+pub use stats::{
+    BackendType, BusState, Latency, PoolInfo, Stats, StopReport, WorkerInfo, WorkerState,
+};
 
 /// The version of the bus inside, "MAJOR.MINOR.PATCH".
 pub fn version() -> &'static str {

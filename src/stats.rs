@@ -78,10 +78,6 @@ pub struct Stats {
     pub unattributed_frames: u64,
     /// Answers to requests that had been given up.
     pub late_answers: u64,
-    /// Clients that did not show the token that their listener asks for.
-    pub unauthorized: u64,
-    /// Cancellations of what was not pending any more.
-    pub stale_cancels: u64,
     /// Requests refused because a queue was full.
     pub overload_refusals: u64,
     /// Workers' notifications for this process that nothing here took: no
@@ -91,6 +87,14 @@ pub struct Stats {
     pub lagged_messages: u64,
     /// Requests of workers refused because too many were open in this process.
     pub refused_worker_requests: u64,
+    /// Clients that did not show their token.
+    pub unauthorized_clients: u64,
+    /// Cancellations of requests that were not pending.
+    pub stale_cancels: u64,
+    /// Gauge: requests that wait for a worker to become ready.
+    pub queued_requests: u64,
+    /// Gauge: bytes of the messages that wait for a worker to become ready.
+    pub queued_bytes: u64,
     /// Gauge: bytes queued for workers and clients.
     pub outbox_bytes: u64,
     /// Gauge: given-up requests whose answer may still come.
@@ -187,6 +191,41 @@ pub struct WorkerInfo {
     pub pending: u32,
     /// How long it has run.
     pub uptime: Duration,
+}
+
+/// One pool as it is now: the sum over its workers, those included that a
+/// client has for itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PoolInfo {
+    /// Its name.
+    pub id: String,
+    /// Its workers, running or not.
+    pub workers: usize,
+    /// Those that take requests.
+    pub ready: usize,
+    /// Those that have started and are not ready yet.
+    pub starting: usize,
+    /// Those that were asked to end.
+    pub stopping: usize,
+    /// Those that wait to be started again.
+    pub backoff: usize,
+    /// Those that were given up for now.
+    pub failed: usize,
+    /// Requests its workers have not answered.
+    pub pending: usize,
+    /// Requests that wait for one of its workers to become ready.
+    pub queued: usize,
+    /// Bytes of the messages that wait for that.
+    pub queued_bytes: u64,
+    /// Bytes queued for its workers' stdin.
+    pub outbox_bytes: u64,
+    /// Sessions that are bound to its workers.
+    pub sessions: usize,
+    /// Counter: requests given to its workers.
+    pub requests: u64,
+    /// Counter: times one of its workers was started again after an exit.
+    pub restarts: u64,
 }
 
 /// How a stop went.

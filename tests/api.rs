@@ -35,12 +35,12 @@ macro_rules! types {
 fn every_public_type_can_go_to_another_thread_and_be_shown() {
     fn check<T: Send + Debug + 'static>() {}
     let types = types![check:
-        AdoptedClient, AuditEvent, BackendType, BusConfig, BusError, BusState, BusStream, ClientMode,
+        AdoptedClient, AuditEvent, BackendMode, BackendType, BusConfig, BusError, BusState, BusStream, ClientMode,
         Error, ErrorCode, Event, EventStream, Framing, HandlerGuard, HelloParams, HelloResult, Identity,
-        Latency, LimitsConfig, Listen, ListenAddr, ListenMode, LogLevel, Message, NegotiatedExtension,
-        Notification, NotificationOptions, NotificationStream, OfferedExtension, OverflowPolicy,
-        PoolConfig, Protocol, Request, RequestOptions, ResponseStream, RestartPolicy, RpcError,
-        ServiceCall, StateChanges, Stats, StderrMode, StdioBus, StdioBusBuilder, StopReport, StreamEvent,
+        Latency, LimitsConfig, Listen, ListenAddr, ListenMode, LogLevel, Message, NativeOptions, NegotiatedExtension,
+        Notification, NotificationOptions, NotificationStream, OfferedExtension, Overflow, OverflowPolicy, PoolInfo,
+        PoolConfig, Protocol, RemoteOptions, Request, RequestOptions, ResponseStream, RestartPolicy, RpcError,
+        ServiceCall, StateChanges, Stats, StderrMode, StdioBus, StdioBusBuilder, StopReport, StreamEvent, SubprocessOptions,
         WeakBus, WorkerExit, WorkerGuard, WorkerInfo, WorkerRef, WorkerRequest, WorkerState,
         blocking::AdoptedClient, blocking::BusStream, blocking::EventStream,
         blocking::NotificationStream, blocking::ResponseStream, blocking::StateChanges,
@@ -97,8 +97,10 @@ fn every_future_is_send(
     send(bus.reload(BusConfig::new()));
     send(bus.send("{}"));
     send(bus.start());
+    send(bus.pools());
     send(bus.stats());
-    send(bus.stderr_tail(0, 1));
+    send(bus.stderr_tail(1));
+    send(bus.worker_stderr_tail(0, 1));
     send(bus.stop());
     send(bus.stop_with_timeout(std::time::Duration::ZERO));
     send(bus.workers());

@@ -115,7 +115,18 @@ fn a_stream_is_an_iterator_that_ends_with_the_result() {
         );
         drop(held);
         assert_eq!(bus.stats().expect("counted").pending, 0);
+
+        let params = json!({"texts": ["c"], "hold": true});
+        let mut looked = bus.stream_request("session/prompt", params);
+        assert!(looked.try_next().is_none(), "it has only just been sent");
+        let chunk = looked.next_within(SOON).expect("in time");
+        assert!(matches!(chunk, Some(Ok(StreamEvent::Chunk(text))) if text == "c"));
+        assert!(looked.try_next().is_none(), "it goes on");
         bus.stop().expect("stops");
+        assert_kind(
+            looked.try_next().expect("the end"),
+            ErrorCode::TransportError,
+        );
     });
 }
 

@@ -8,8 +8,8 @@ use common::client::{assert_kind, eventually, soon, started};
 use common::{alone, alone_async, zoo_pool};
 use serde_json::json;
 use stdiobus::{
-    BackendType, BusConfig, BusState, ErrorCode, Event, ListenMode, PoolConfig, RestartPolicy,
-    StdioBus,
+    BackendType, BusConfig, BusState, ErrorCode, Event, ListenMode, PoolConfig, Protocol,
+    RequestOptions, RestartPolicy, StdioBus,
 };
 
 #[test]
@@ -139,7 +139,7 @@ fn a_reload_changes_the_pools_and_leaves_the_others_alone() {
         };
         let after = bus.workers().await.expect("known");
         assert_eq!(pids(&before, "zoo"), pids(&after, "zoo"));
-        let options = stdiobus::RequestOptions::new().pool("added");
+        let options = RequestOptions::new().pool("added");
         let answer = bus.request_with("echo", json!([1]), options).await;
         assert_eq!(answer.expect("answered"), json!([1]));
 
@@ -191,6 +191,81 @@ fn the_time_of_answers_is_counted_and_that_of_given_up_requests_is_not() {
         bus.stop().await.expect("stops");
         let last = bus.stats().await.expect("the last ones").latency;
         assert_eq!(last.count, 21);
+    });
+}
+
+#[test]
+fn each_pool_is_counted_for_itself_and_a_stopped_bus_tells_the_last() {
+    alone_async(|| async {
+        let mut other = zoo_pool(&["echo"]);
+        other.id = "other".into();
+        let bus = StdioBus::builder()
+            .pool(zoo_pool(&["echo"]).instances(2))
+            .pool(other)
+            .build()
+            .expect("valid");
+        let mut events = bus.events();
+        let before = bus.pools().await.expect("known");
+        assert_eq!(before.iter().map(|p| p.ready).sum::<usize>(), 0);
+        bus.start().await.expect("starts");
+
+        let (zoo, other) = (
+            RequestOptions::new().pool("zoo"),
+            RequestOptions::new().pool("other"),
+        );
+        for _ in 0..3 {
+            let answer = bus.request_with("echo", (), zoo.clone()).await;
+            answer.expect("answered");
+        }
+        let held = bus.try_request_with("hold", (), other).expect("room");
+        let [zoos, others] = &bus.pools().await.expect("known")[..] else {
+            panic!("two pools");
+        };
+        assert_eq!((zoos.id.as_str(), others.id.as_str()), ("zoo", "other"));
+        assert_eq!((zoos.workers, zoos.ready, zoos.pending), (2, 2, 0));
+        assert_eq!((others.workers, others.ready, others.pending), (1, 1, 1));
+        assert_eq!((zoos.requests, others.requests), (3, 1));
+        assert_eq!((zoos.sessions, others.sessions), (1, 1));
+
+        let gone = bus.request_with("exit", json!({"code": 0}), zoo).await;
+        assert_kind(gone, ErrorCode::TransportError);
+        loop {
+            match soon("the worker is back", events.next()).await {
+                Some(Event::WorkerReady(worker)) if worker.generation == 2 => break,
+                Some(_) => {}
+                None => panic!("the bus has ended"),
+            }
+        }
+        let zoos = &bus.pools().await.expect("known")[0];
+        assert_eq!((zoos.ready, zoos.restarts, zoos.requests), (2, 1, 4));
+
+        drop(held);
+        bus.stop().await.expect("stops");
+        let last = bus.pools().await.expect("the last ones");
+        let counts = last.iter().map(|p| (p.ready, p.requests, p.restarts));
+        assert_eq!(counts.collect::<Vec<_>>(), [(0, 4, 1), (0, 1, 0)]);
+    });
+}
+
+#[test]
+fn what_waits_for_a_worker_to_become_ready_is_counted_in_its_pool_and_in_all() {
+    alone(|| {
+        let pool = zoo_pool(&["deaf"])
+            .protocol(Protocol::Mcp)
+            .initialize(json!({"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}));
+        let bus = StdioBus::builder().pool(pool).build_blocking();
+        let bus = bus.expect("valid");
+        bus.start().expect("starts");
+        let waiting = bus.clone().into_async();
+        let waiting = waiting.try_request("tools/list", ()).expect("room");
+        let pool = &bus.pools().expect("known")[0];
+        assert_eq!((pool.starting, pool.ready, pool.queued), (1, 0, 1));
+        assert_eq!(pool.pending, 0);
+        let stats = bus.stats().expect("counted");
+        assert_eq!(stats.queued_requests, 1);
+        assert!(stats.queued_bytes > 0 && stats.queued_bytes == pool.queued_bytes);
+        drop(waiting);
+        bus.stop_with_timeout(Duration::ZERO).expect("stops");
     });
 }
 

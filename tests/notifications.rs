@@ -5,12 +5,12 @@ mod common;
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 
-use common::client::{assert_kind, block_on, eventually, started};
+use common::client::{assert_kind, block_on, eventually, overflows, started};
 use common::{BOUND, alone, alone_async, open_tokios_sockets, zoo_pool};
 use serde_json::{Value, json};
 use stdiobus::{
-    ErrorCode, Message, NotificationOptions, NotificationStream, OverflowPolicy, RequestOptions,
-    StdioBus,
+    ErrorCode, Message, NotificationOptions, NotificationStream, Overflow, OverflowPolicy,
+    RequestOptions, StdioBus,
 };
 
 fn options(max_queue: usize, overflow: OverflowPolicy) -> NotificationOptions {
@@ -110,6 +110,7 @@ fn params_can_be_had_as_a_type() {
 fn a_slow_subscriber_loses_the_newest_and_nobody_else_notices() {
     alone_async(|| async {
         let bus = started(&["echo"]).await;
+        let events = bus.events();
         let mut slow = bus.subscribe_notifications_with(options(10, OverflowPolicy::Drop));
         let mut other = bus.subscribe_notifications_with(options(1000, OverflowPolicy::Drop));
         provoke(&bus, 100).await;
@@ -125,6 +126,7 @@ fn a_slow_subscriber_loses_the_newest_and_nobody_else_notices() {
         let all: Vec<_> = (0..100).chain([0, 1]).collect();
         assert_eq!(rest(&mut other).await, all);
         assert_eq!(other.lagged(), 0);
+        assert_eq!(overflows(events).await, [Overflow::Subscriber]);
     });
 }
 

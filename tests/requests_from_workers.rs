@@ -7,11 +7,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::client::{block_on, eventually};
+use common::client::{block_on, eventually, overflows};
 use common::{alone, alone_async, open_tokios_sockets, zoo_pool};
 use serde_json::{Value, json};
 use stdiobus::{
-    LogLevel, RequestOptions, RpcError, StdioBus, StdioBusBuilder, WorkerRef, WorkerRequest,
+    LogLevel, Overflow, RequestOptions, RpcError, StdioBus, StdioBusBuilder, WorkerRef,
+    WorkerRequest,
 };
 use tokio::sync::{Notify, watch};
 
@@ -193,6 +194,7 @@ fn more_requests_than_can_be_open_are_refused_and_counted() {
             }
         }))
         .await;
+        let events = bus.events();
         let asking = tokio::spawn(bus.request("asks", json!({"n": 1100})));
         let mut refused = 0;
         while refused < 76 {
@@ -211,6 +213,7 @@ fn more_requests_than_can_be_open_are_refused_and_counted() {
         let again = bus.request("ask", json!({})).await.expect("answered");
         assert_eq!(again, "done");
         bus.stop().await.expect("stops");
+        assert_eq!(overflows(events).await, [Overflow::Handler]);
     });
 }
 

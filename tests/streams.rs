@@ -4,11 +4,12 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::client::{assert_kind, eventually, started};
+use common::client::{assert_kind, eventually, overflows, started};
 use common::{alone_async, zoo_pool};
 use serde_json::{Value, json};
 use stdiobus::{
-    Error, ErrorCode, Protocol, RequestOptions, ResponseStream, Result, StdioBus, StreamEvent,
+    Error, ErrorCode, Overflow, Protocol, RequestOptions, ResponseStream, Result, StdioBus,
+    StreamEvent,
 };
 
 fn session(name: &str) -> RequestOptions {
@@ -161,6 +162,31 @@ fn a_plain_request_has_the_text_of_its_turn_in_its_result() {
 }
 
 #[test]
+fn a_look_at_a_stream_sends_it_and_takes_only_what_is_there() {
+    alone_async(|| async {
+        let bus = started(&["echo"]).await;
+        let params = json!({"texts": ["a", "b"], "hold": true});
+        let mut stream = bus.stream_request("session/prompt", params);
+        assert!(stream.try_next().is_none(), "it has only just been sent");
+        assert_eq!(bus.stats().await.expect("counted").pending, 1);
+        assert_eq!(first_chunk(&mut stream).await, "a");
+        let mut second = None;
+        eventually("the second chunk", || {
+            second = stream.try_next();
+            second.is_some()
+        })
+        .await;
+        assert!(matches!(second, Some(Ok(StreamEvent::Chunk(text))) if text == "b"));
+        assert!(stream.try_next().is_none(), "it goes on");
+
+        bus.stop().await.expect("stops");
+        let end = stream.try_next().expect("the end is there");
+        assert_kind(end, ErrorCode::TransportError);
+        assert!(stream.try_next().is_none() && stream.next().await.is_none());
+    });
+}
+
+#[test]
 fn the_error_of_a_worker_ends_a_stream() {
     alone_async(|| async {
         let bus = started(&["echo"]).await;
@@ -280,9 +306,11 @@ fn dropping_a_stream_gives_its_request_up() {
 fn a_stream_that_is_not_read_ends_alone_when_too_much_waits() {
     alone_async(|| async {
         let bus = one_worker().await;
+        let told = bus.events();
         let params = json!({"sessionId": "stuck", "n": 1000, "size": 1000, "hold": true});
         let options = session("stuck").max_waiting(100_000);
         let mut stuck = bus.stream_request_with("turn", params, options);
+        let id = stuck.id();
         first_chunk(&mut stuck).await;
 
         let params = json!({"sessionId": "read", "n": 1000, "size": 1000});
@@ -299,6 +327,7 @@ fn a_stream_that_is_not_read_ends_alone_when_too_much_waits() {
             events.len()
         );
         bus.stop().await.expect("stops");
+        assert_eq!(overflows(told).await, [Overflow::Request(id)]);
     });
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{Backend, Bell, Counts, Refusal};
 use crate::error::{Error, ErrorCode, Result};
 use crate::native::{Adopt, BusOptions, Embed, Failure, Incoming, Listen, RawBus, Status};
-use crate::stats::{BusState, Stats, WorkerInfo, WorkerState};
+use crate::stats::{BusState, PoolInfo, Stats, WorkerInfo, WorkerState};
 use crate::sys;
 
 pub(crate) struct Native {
@@ -26,8 +26,14 @@ pub(crate) struct Registered {
 impl Native {
     pub(crate) fn create(options: &BusOptions, listen: Vec<Listen>) -> Result<Self> {
         let bus = RawBus::create(options).map_err(Error::invalid_argument)?;
-        let mut pools = listen.iter().filter_map(|listen| listen.pool.as_deref());
-        match pools.find(|pool| !bus.has_pool(pool)) {
+        let pools = bus.pools();
+        let is_unknown = |name: &&CStr| {
+            pools
+                .iter()
+                .all(|(_, pool)| pool.as_bytes() != name.to_bytes())
+        };
+        let mut named = listen.iter().filter_map(|listen| listen.pool.as_deref());
+        match named.find(is_unknown) {
             Some(pool) => Err(Error::invalid_argument(format!(
                 "listen: there is no pool {pool:?}"
             ))),
@@ -45,6 +51,13 @@ impl Native {
     pub(crate) fn workers(&self) -> Vec<WorkerInfo> {
         let workers = self.bus.workers().into_iter();
         workers.map(|(raw, pool)| worker_info(&raw, pool)).collect()
+    }
+
+    pub(crate) fn pools(&self) -> Vec<PoolInfo> {
+        let (pools, workers) = (self.bus.pools().into_iter(), self.workers());
+        pools
+            .map(|(raw, id)| pool_info(&raw, id, &workers))
+            .collect()
     }
 
     pub(crate) fn worker(&self, worker: i32) -> Option<WorkerInfo> {
@@ -164,6 +177,9 @@ impl Backend for Native {
 
     fn stats(&self) -> Stats {
         let (base, ext) = (self.bus.stats(), self.bus.ext_stats());
+        let pools = self.bus.pools();
+        let queued = pools.iter().map(|(pool, _)| u64::from(pool.queued));
+        let queued_bytes = pools.iter().map(|(pool, _)| pool.queued_bytes);
         Stats {
             messages_in: base.messages_in,
             messages_out: base.messages_out,
@@ -179,8 +195,10 @@ impl Backend for Native {
             dropped_frames: ext.dropped_frames,
             unattributed_frames: ext.unattributed_frames,
             late_answers: ext.late_answers,
-            unauthorized: ext.unauthorized,
+            unauthorized_clients: ext.unauthorized,
             stale_cancels: ext.stale_cancels,
+            queued_requests: queued.sum(),
+            queued_bytes: queued_bytes.sum(),
             overload_refusals: ext.overload_refusals,
             outbox_bytes: ext.outbox_bytes,
             tombstones: ext.tombstones,
@@ -231,5 +249,26 @@ fn worker_info(raw: &sys::stdio_bus_worker_info, pool: String) -> WorkerInfo {
         restarts: raw.restarts,
         pending: raw.pending,
         uptime: Duration::from_millis(raw.uptime_ms),
+    }
+}
+
+fn pool_info(raw: &sys::stdio_bus_pool_info, id: String, workers: &[WorkerInfo]) -> PoolInfo {
+    let of_pool = || workers.iter().filter(|worker| worker.pool == id);
+    let in_state = |state| of_pool().filter(|worker| worker.state == state).count();
+    PoolInfo {
+        workers: raw.workers as usize,
+        ready: raw.ready as usize,
+        starting: in_state(WorkerState::Starting),
+        stopping: in_state(WorkerState::Stopping),
+        backoff: in_state(WorkerState::Backoff),
+        failed: in_state(WorkerState::Failed),
+        pending: raw.pending as usize,
+        queued: raw.queued as usize,
+        queued_bytes: raw.queued_bytes,
+        outbox_bytes: raw.outbox_bytes,
+        sessions: raw.sessions as usize,
+        requests: raw.requests,
+        restarts: raw.restarts,
+        id,
     }
 }

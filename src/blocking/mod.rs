@@ -55,8 +55,8 @@ pub use streams::{EventStream, NotificationStream, ResponseStream, StateChanges}
 use crate::error::Result;
 use crate::{
     BackendType, BusConfig, BusState, HandlerGuard, HelloParams, HelloResult, ListenAddr,
-    ListenMode, Message, Notification, NotificationOptions, RequestOptions, RpcError, ServiceCall,
-    Stats, StdioBusBuilder, StopReport, WeakBus, WorkerGuard, WorkerInfo,
+    ListenMode, Message, Notification, NotificationOptions, PoolInfo, RequestOptions, RpcError,
+    ServiceCall, Stats, StdioBusBuilder, StopReport, WeakBus, WorkerGuard, WorkerInfo,
 };
 use park::wait;
 
@@ -388,6 +388,11 @@ impl StdioBus {
 
 /// # Introspection
 impl StdioBus {
+    /// What operators call it: see [`StdioBusBuilder::name`].
+    pub fn name(&self) -> &str {
+        self.bus.name()
+    }
+
     /// What runs the bus.
     pub fn backend_type(&self) -> BackendType {
         self.bus.backend_type()
@@ -464,5 +469,23 @@ impl StdioBus {
     /// None today.
     pub fn workers(&self) -> Result<Vec<WorkerInfo>> {
         wait(self.bus.workers())
+    }
+
+    /// The pools as they are now; of a stopped bus, as they were at its end.
+    ///
+    /// # Errors
+    /// None today.
+    pub fn pools(&self) -> Result<Vec<PoolInfo>> {
+        wait(self.bus.pools())
+    }
+
+    /// Brings the metrics of this bus up to date: see
+    /// [`StdioBus::publish_metrics`](crate::StdioBus::publish_metrics).
+    ///
+    /// # Errors
+    /// None today.
+    #[cfg(feature = "metrics")]
+    pub fn publish_metrics(&self) -> Result<()> {
+        wait(self.bus.publish_metrics())
     }
 }

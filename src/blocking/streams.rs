@@ -49,6 +49,15 @@ impl ResponseStream {
     pub fn id(&self) -> u64 {
         self.0.id()
     }
+
+    /// The next piece if there is one now: see
+    /// [`ResponseStream::try_next`](crate::ResponseStream::try_next).
+    ///
+    /// # Errors
+    /// Those of the iterator.
+    pub fn try_next(&mut self) -> Option<Result<StreamEvent>> {
+        self.0.try_next()
+    }
 }
 
 iterates!(ResponseStream, Result<StreamEvent>);

@@ -26,6 +26,7 @@ const MAX_IN_FLIGHT: usize = 64 << 20;
 #[derive(Clone)]
 #[must_use = "a builder does nothing until it builds"]
 pub struct StdioBusBuilder {
+    name: Arc<str>,
     pub(super) config: Option<BusConfig>,
     pub(super) config_path: Option<PathBuf>,
     pub(super) config_json: Option<String>,
@@ -46,6 +47,7 @@ pub struct StdioBusBuilder {
 impl StdioBusBuilder {
     pub(crate) fn new() -> Self {
         Self {
+            name: Arc::from("stdiobus"),
             config: None,
             config_path: None,
             config_json: None,
@@ -62,6 +64,15 @@ impl StdioBusBuilder {
             native: None,
             subprocess: None,
         }
+    }
+
+    /// What operators call the bus, to tell it from others of this process:
+    /// `stdiobus` unless set. It is the field `bus` of what goes to `tracing`, and
+    /// the label `bus` of metrics: see
+    /// [`concepts::observability`](crate::concepts::observability).
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Arc::from(name.into());
+        self
     }
 
     /// The configuration, as a value. Excludes `config_path` and `config_json`.
@@ -167,8 +178,8 @@ impl StdioBusBuilder {
         self
     }
 
-    /// Takes the bus's log lines, instead of `tracing` (with that feature) or
-    /// nobody.
+    /// Takes the bus's log lines, instead of `tracing` (with that feature; target
+    /// `stdiobus::log`) or nobody. Spans and events go to `tracing` all the same.
     ///
     /// It is called on the bus's own thread: while it runs, no message moves.
     /// What it panics with is caught.
@@ -239,7 +250,7 @@ impl StdioBusBuilder {
     /// # Errors
     /// - `InvalidArgument`: no configuration, more than one, or one that isn't
     ///   valid; the text names the options, or the pool and the field. A listener
-    ///   that isn't valid, or whose pool doesn't exist.
+    ///   that isn't valid, or whose pool doesn't exist. An empty name.
     /// - `ResourceExhausted`: no thread could be started, or no descriptor
     ///   duplicated.
     pub fn build(self) -> Result<StdioBus> {
@@ -263,16 +274,20 @@ impl StdioBusBuilder {
                 "max_in_flight_bytes: must be at least 1",
             ));
         }
+        if self.name.is_empty() {
+            return Err(Error::invalid_argument("name must not be empty"));
+        }
         let listen = mem::take(&mut self.listen).into_iter();
         let listen = listen.map(Listen::into_native);
         let (listen, modes) = listen.collect::<Result<(Vec<_>, Vec<_>)>>()?;
         let (timeout, log) = (self.timeout, self.log.clone());
-        let on_request = self.on_request.clone();
+        let (name, on_request) = (Arc::clone(&self.name), self.on_request.clone());
         let native = self.native.clone().unwrap_or_default();
         let subprocess = self.subprocess.clone().unwrap_or_default();
         let (backend, plan) = self.plan(listen, &native, &subprocess)?;
         let (handle, thread) = driver::spawn(Spec {
             plan,
+            name,
             log,
             max_in_flight_bytes,
             stderr_lines: subprocess.stderr_buffer_lines,
@@ -289,6 +304,8 @@ impl StdioBusBuilder {
                 backend,
                 runtime,
                 on_request: Mutex::new(on_request),
+                #[cfg(feature = "metrics")]
+                published: Default::default(),
             }),
         })
     }
@@ -304,6 +321,7 @@ impl fmt::Debug for StdioBusBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Environment variables of pools may be secrets, so no configuration.
         f.debug_struct("StdioBusBuilder")
+            .field("name", &self.name)
             .field("listen", &self.listen)
             .field("timeout", &self.timeout)
             .finish_non_exhaustive()

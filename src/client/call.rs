@@ -166,9 +166,22 @@ impl Call {
 
     /// The next step; `None` after the end.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Step>> {
+        self.advance(|mailbox| mailbox.poll(cx))
+    }
+
+    /// The next step if there is one now; `None` also after the end.
+    pub(super) fn try_next(&mut self) -> Option<Step> {
+        let look = |mailbox: &mut Mailbox| mailbox.try_take().map_or(Poll::Pending, Poll::Ready);
+        match self.advance(look) {
+            Poll::Ready(step) => step,
+            Poll::Pending => None,
+        }
+    }
+
+    fn advance(&mut self, take: impl FnOnce(&mut Mailbox) -> Poll<Item>) -> Poll<Option<Step>> {
         self.send();
         let item = match &mut self.state {
-            State::Sent(in_flight) => ready!(in_flight.mailbox.poll(cx)),
+            State::Sent(in_flight) => ready!(take(&mut in_flight.mailbox)),
             _ => {
                 return Poll::Ready(match mem::replace(&mut self.state, State::Done) {
                     State::Failed(error) => Some(Step::End(Err(error))),

@@ -6,12 +6,17 @@ use super::{ListenAddr, ListenMode, StdioBus};
 use crate::backend::{no_worker, not_here};
 use crate::driver::{Command, Gauges};
 use crate::error::{ErrorCode, Result};
-use crate::stats::{BackendType, BusState, Stats, WorkerInfo};
+use crate::stats::{BackendType, BusState, PoolInfo, Stats, WorkerInfo};
 
 impl StdioBus {
     /// Where the bus is in its life.
     pub fn state(&self) -> BusState {
         self.owner.handle.shared().state()
+    }
+
+    /// What operators call it: see [`StdioBusBuilder::name`](crate::StdioBusBuilder::name).
+    pub fn name(&self) -> &str {
+        &self.owner.handle.shared().name
     }
 
     /// Whether requests are served.
@@ -173,6 +178,19 @@ impl StdioBus {
         match self.ask(|reply| Command::Workers { reply }).await {
             Err(_) => Ok(self.owner.handle.shared().last().workers.clone()),
             workers => workers,
+        }
+    }
+
+    /// The pools as they are now, in the order of the configuration; of a stopped
+    /// bus, as they were at its end.
+    ///
+    /// # Errors
+    /// `NotSupported`: the bus isn't in this process.
+    pub async fn pools(&self) -> Result<Vec<PoolInfo>> {
+        self.check_here()?;
+        match self.ask(|reply| Command::Pools { reply }).await {
+            Err(_) => Ok(self.owner.handle.shared().last().pools.clone()),
+            pools => pools,
         }
     }
 }

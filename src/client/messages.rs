@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::call::Call;
+use super::trace::Trace;
 use super::{Request, RequestOptions, ResponseStream, StdioBus, check_running};
 use crate::driver::{Command, StreamKey, Wants};
 use crate::error::{Error, Result};
@@ -93,8 +94,11 @@ impl StdioBus {
     where
         P: Serialize,
     {
-        let call = self.call(method, &params, &options, |_, _| Wants::Chunks);
-        call.try_send().map(Request::new)
+        let (mut trace, call) = self.call(method, &params, &options, |_, _| Wants::Chunks);
+        match trace.in_scope(|| call.try_send()) {
+            Ok(call) => Ok(Request::new(trace, call)),
+            Err(error) => trace.ended(Err(error)),
+        }
     }
 
     pub(super) fn make_request<T: DeserializeOwned>(
@@ -103,7 +107,8 @@ impl StdioBus {
         params: &impl Serialize,
         options: &RequestOptions,
     ) -> Request<T> {
-        Request::new(self.call(method, params, options, |_, _| Wants::Chunks))
+        let (trace, call) = self.call(method, params, options, |_, _| Wants::Chunks);
+        Request::new(trace, call)
     }
 
     fn call(
@@ -112,8 +117,9 @@ impl StdioBus {
         params: &impl Serialize,
         options: &RequestOptions,
         wants: impl FnOnce(&[u8], Route<'_>) -> Wants,
-    ) -> Call {
+    ) -> (Trace, Call) {
         let id = self.owner.handle.shared().next_id();
+        let trace = Trace::new(self, id, method, options);
         let frame = options.ext().and_then(|ext| {
             let route = options.route(&self.owner.session_id, &ext)?;
             let frame = rpc::request(id, method, route, params)?;
@@ -121,7 +127,8 @@ impl StdioBus {
             Ok((frame, wants))
         });
         let limit = options.limit(method, self.owner.timeout);
-        Call::new(&self.owner.handle, id, frame, limit, options)
+        let call = Call::new(&self.owner.handle, id, frame, limit, options);
+        (trace, call)
     }
 
     /// Sends a request and gives what belongs to it as it comes: an ACP agent's
@@ -179,7 +186,8 @@ impl StdioBus {
         P: Serialize,
     {
         let wants = |frame: &[u8], route: Route<'_>| Wants::Everything(stream_key(frame, route));
-        ResponseStream::new(self.call(method, &params, &options, wants))
+        let (trace, call) = self.call(method, &params, &options, wants);
+        ResponseStream::new(trace, call)
     }
 
     /// Sends a notification: no answer comes. Resolves once the bus has

@@ -10,6 +10,8 @@ mod inspect;
 mod io;
 mod listen;
 mod messages;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod notifications;
 mod options;
 mod plan;
@@ -19,6 +21,7 @@ mod serve;
 mod service;
 mod state;
 mod stream;
+mod trace;
 mod worker_request;
 
 use std::fmt;
@@ -98,6 +101,8 @@ struct Owner {
     runtime: Runtime,
     /// Until the start, which sets it to work.
     on_request: Mutex<Option<RequestHandler>>,
+    #[cfg(feature = "metrics")]
+    published: metrics::Published,
 }
 
 impl fmt::Debug for Owner {

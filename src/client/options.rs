@@ -164,6 +164,14 @@ impl RequestOptions {
         }
     }
 
+    /// The pool or agent and the session it names, for those who watch.
+    #[cfg(feature = "tracing")]
+    pub(super) fn named<'a>(&'a self, own_session: &'a str) -> (Option<&'a str>, Option<&'a str>) {
+        let pool = self.pool.as_deref().or(self.agent_id.as_deref());
+        let own = (!self.unpinned).then_some(own_session);
+        (pool, self.session_id.as_deref().or(own))
+    }
+
     /// What travels in `_ext`; empty for nothing.
     pub(super) fn ext(&self) -> Result<Map<String, Value>> {
         self.extensions.to_map()

@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::call::{Call, Step};
+use super::trace::Trace;
 use crate::driver::Answer;
 use crate::error::{Error, Result};
 use crate::rpc;
@@ -34,15 +35,17 @@ use crate::rpc;
 #[must_use = "a request is sent when it is first polled"]
 pub struct Request<T = Value> {
     call: Call,
+    trace: Trace,
     /// The chunks so far; `None` without any.
     text: Option<String>,
     result: PhantomData<fn() -> T>,
 }
 
 impl<T> Request<T> {
-    pub(super) fn new(call: Call) -> Self {
+    pub(super) fn new(trace: Trace, call: Call) -> Self {
         Self {
             call,
+            trace,
             text: None,
             result: PhantomData,
         }
@@ -60,8 +63,10 @@ impl<T> Request<T> {
     /// # Errors
     /// `InvalidState` and `InvalidArgument` as for
     /// [`StdioBus::request`](crate::StdioBus::request).
-    pub fn detach(self) -> Result<()> {
-        self.call.detach()
+    pub fn detach(mut self) -> Result<()> {
+        let call = self.call;
+        let sent = self.trace.in_scope(|| call.detach());
+        self.trace.detached(sent)
     }
 }
 
@@ -70,18 +75,31 @@ impl<T: DeserializeOwned> Future for Request<T> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T>> {
         let this = &mut *self;
-        loop {
-            match ready!(this.call.poll(cx)) {
-                None => panic!("a request was polled after it had ended"),
-                Some(Step::End(Err(error))) => return Poll::Ready(Err(error)),
-                Some(Step::End(Ok(answer))) => {
-                    return Poll::Ready(result_with(&answer, this.text.take()));
-                }
-                Some(Step::Message(message)) => {
-                    let parts = message.parts();
-                    if let Some(chunk) = rpc::chunk(&parts.method, parts.raw_params()) {
-                        this.text.get_or_insert_default().push_str(&chunk);
-                    }
+        let result = ready!(
+            this.trace
+                .in_scope(|| collect(&mut this.call, &mut this.text, cx))
+        );
+        Poll::Ready(this.trace.ended(result))
+    }
+}
+
+/// The result, with the text of the chunks that come before it.
+fn collect<T: DeserializeOwned>(
+    call: &mut Call,
+    text: &mut Option<String>,
+    cx: &mut Context<'_>,
+) -> Poll<Result<T>> {
+    loop {
+        match ready!(call.poll(cx)) {
+            None => panic!("a request was polled after it had ended"),
+            Some(Step::End(Err(error))) => return Poll::Ready(Err(error)),
+            Some(Step::End(Ok(answer))) => {
+                return Poll::Ready(result_with(&answer, text.take()));
+            }
+            Some(Step::Message(message)) => {
+                let parts = message.parts();
+                if let Some(chunk) = rpc::chunk(&parts.method, parts.raw_params()) {
+                    text.get_or_insert_default().push_str(&chunk);
                 }
             }
         }

@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::call::{Call, Step};
 use super::notifications::Notification;
 use super::request::result_with;
+use super::trace::Trace;
 use crate::error::Result;
 use crate::rpc;
 
@@ -46,13 +47,18 @@ pub enum StreamEvent {
 #[must_use = "a request is sent when its stream is first polled"]
 pub struct ResponseStream {
     call: Call,
+    trace: Trace,
     /// The chunks so far; `None` without any.
     text: Option<String>,
 }
 
 impl ResponseStream {
-    pub(super) fn new(call: Call) -> Self {
-        Self { call, text: None }
+    pub(super) fn new(trace: Trace, call: Call) -> Self {
+        Self {
+            call,
+            trace,
+            text: None,
+        }
     }
 
     /// The number of the request, as
@@ -72,16 +78,29 @@ impl ResponseStream {
         poll_fn(|cx| self.poll(cx)).await
     }
 
+    /// The next piece if there is one now; `None` where there is none, be it that
+    /// the stream is over. The first call sends the request.
+    ///
+    /// # Errors
+    /// As for [`next`](Self::next).
+    pub fn try_next(&mut self) -> Option<Result<StreamEvent>> {
+        let step = self.trace.in_scope(|| self.call.try_next())?;
+        Some(self.piece(step))
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<StreamEvent>>> {
-        let step = ready!(self.call.poll(cx));
-        Poll::Ready(step.map(|step| {
-            match step {
-                Step::Message(message) => Ok(self.event(Notification::new(message))),
-                Step::End(outcome) => outcome
-                    .and_then(|answer| result_with(&answer, self.text.take()))
-                    .map(StreamEvent::Result),
+        let step = ready!(self.trace.in_scope(|| self.call.poll(cx)));
+        Poll::Ready(step.map(|step| self.piece(step)))
+    }
+
+    fn piece(&mut self, step: Step) -> Result<StreamEvent> {
+        match step {
+            Step::Message(message) => Ok(self.event(Notification::new(message))),
+            Step::End(outcome) => {
+                let result = outcome.and_then(|answer| result_with(&answer, self.text.take()));
+                self.trace.ended(result).map(StreamEvent::Result)
             }
-        }))
+        }
     }
 
     fn event(&mut self, update: Notification) -> StreamEvent {

@@ -1,4 +1,4 @@
-//! How the bus thinks, in six short chapters. There is no code in here but the
+//! How the bus thinks, in seven short chapters. There is no code in here but the
 //! examples, which are compiled and run with the tests.
 //!
 //! | chapter | what it answers |
@@ -7,12 +7,14 @@
 //! | [`cancellation`] | what happens to what is given up |
 //! | [`backpressure`] | who waits when somebody is slow, and what is refused |
 //! | [`supervision`] | how workers start, end and come back |
+//! | [`observability`] | what operators see: spans, events, metrics, and their names |
 //! | [`embedding_in_c`] | the same bus without Rust |
 //! | [`security`] | what is kept apart, and what is not |
 
 pub mod backpressure;
 pub mod cancellation;
 pub mod embedding_in_c;
+pub mod observability;
 pub mod ordering;
 pub mod security;
 pub mod supervision;

@@ -14,7 +14,7 @@ use super::pending::{Patience, Wants};
 use crate::backend::Registered;
 use crate::error::{Error, Result};
 use crate::native::{Adopt, Embed};
-use crate::stats::{Stats, WorkerInfo};
+use crate::stats::{PoolInfo, Stats, WorkerInfo};
 
 /// Where the result of a command goes. The receiver may be gone.
 pub(crate) type Reply<T> = oneshot::Sender<Result<T>>;
@@ -72,6 +72,8 @@ pub(crate) enum Command {
     Stats { reply: Reply<Stats> },
     /// List the workers.
     Workers { reply: Reply<Vec<WorkerInfo>> },
+    /// List the pools.
+    Pools { reply: Reply<Vec<PoolInfo>> },
     /// Accept no more, let what is in flight end, then stop. `limit`: `None`
     /// means the configured one.
     Drain {

@@ -84,6 +84,25 @@ pub enum Event {
     },
     /// A worker sent a frame that belongs to nobody.
     Unattributed(WorkerRef),
+    /// Somebody in this process doesn't keep up with what workers send.
+    Overflow(Overflow),
+}
+
+/// Who in this process doesn't keep up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Overflow {
+    /// The task of this request: too much of what belongs to it waited, and it
+    /// has ended with `ResourceExhausted`.
+    Request(u64),
+    /// A subscriber to messages or notifications, which has lost the first of
+    /// them. Told once of each subscriber; the rest is counted
+    /// ([`Stats::lagged_messages`](crate::Stats::lagged_messages)).
+    Subscriber,
+    /// The handler of workers' requests: one was refused. Told again only after
+    /// one was taken; each is counted
+    /// ([`Stats::refused_worker_requests`](crate::Stats::refused_worker_requests)).
+    Handler,
 }
 
 /// A worker, at one of its starts.

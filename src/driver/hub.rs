@@ -1,5 +1,6 @@
 //! Who is told what workers say on their own, and what happens on the bus.
 
+use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -7,8 +8,9 @@ use tokio::sync::mpsc;
 
 use super::Handle;
 use super::command::Command;
-use super::event::{Event, EventSink};
+use super::event::{Event, EventSink, Overflow};
 use super::message::SharedMessage;
+use super::observe::Observer;
 use crate::error::RpcError;
 use crate::rpc;
 
@@ -103,7 +105,7 @@ impl Responder {
 
     fn send(&mut self, outcome: &Result<serde_json::Value, RpcError>) {
         self.answered = true;
-        let id = std::mem::take(&mut self.id);
+        let id = mem::take(&mut self.id);
         let frame = rpc::reply(&id, outcome);
         // A bus that is gone has no worker that waits.
         self.handle.send(Command::Answer { id, frame });
@@ -128,8 +130,9 @@ pub(super) enum Handed {
     Unhandled,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Hub {
+    observer: Observer,
     pub(super) events: Vec<EventSink>,
     pub(super) messages: Vec<MessageSink>,
     pub(super) handler: Option<RequestQueue>,
@@ -137,10 +140,26 @@ pub(super) struct Hub {
     pub(super) lagged: u64,
     /// Requests refused because too many are open.
     pub(super) overloads: u64,
+    /// The last request was refused.
+    overloaded: bool,
 }
 
 impl Hub {
+    /// `name` is that of the bus.
+    pub(super) fn new(name: Arc<str>) -> Self {
+        Self {
+            observer: Observer::new(name),
+            events: Vec::new(),
+            messages: Vec::new(),
+            handler: None,
+            lagged: 0,
+            overloads: 0,
+            overloaded: false,
+        }
+    }
+
     pub(super) fn event(&mut self, event: &Event) {
+        self.observer.event(event);
         self.events.retain(|subscriber| subscriber.offer(event));
     }
 
@@ -151,26 +170,35 @@ impl Hub {
 
     /// Tells the subscribers. Whether there are any, with room or without.
     pub(super) fn tell(&mut self, message: &SharedMessage) -> bool {
-        let mut heard = false;
+        let (mut heard, mut lags) = (false, false);
         self.messages.retain(|sink| {
             let offered = sink.offer(message);
             heard |= offered != Offered::Gone;
             self.lagged += u64::from(offered == Offered::Full);
+            lags |= offered == Offered::Full && sink.lagged.load(Ordering::Relaxed) == 1;
             offered == Offered::Taken
                 || (offered == Offered::Full && sink.policy == OverflowPolicy::Drop)
         });
+        if lags {
+            self.event(&Event::Overflow(Overflow::Subscriber));
+        }
         heard
     }
 
     pub(super) fn ask(&mut self, message: &SharedMessage) -> Handed {
-        match &self.handler {
-            None => Handed::Unhandled,
-            Some(queue) if queue.offer(message) => Handed::Taken,
-            Some(_) => {
-                self.overloads += 1;
-                Handed::Full
-            }
+        let Some(queue) = &self.handler else {
+            return Handed::Unhandled;
+        };
+        let taken = queue.offer(message);
+        let was_overloaded = mem::replace(&mut self.overloaded, !taken);
+        if taken {
+            return Handed::Taken;
         }
+        self.overloads += 1;
+        if !was_overloaded {
+            self.event(&Event::Overflow(Overflow::Handler));
+        }
+        Handed::Full
     }
 
     /// Nobody hears anything more: subscriptions end after what they have.
@@ -226,7 +254,7 @@ mod tests {
 
     #[test]
     fn a_full_subscriber_loses_the_newest_or_its_subscription() {
-        let mut hub = Hub::default();
+        let mut hub = Hub::new("test".into());
         let ((drops, mut lossy), (closes, mut closed)) =
             (sink(OverflowPolicy::Drop), sink(OverflowPolicy::Close));
         hub.messages = vec![drops, closes];
@@ -243,7 +271,7 @@ mod tests {
 
     #[test]
     fn a_subscriber_that_is_gone_is_forgotten() {
-        let mut hub = Hub::default();
+        let mut hub = Hub::new("test".into());
         let (sink, receiver) = sink(OverflowPolicy::Drop);
         hub.messages.push(sink);
         assert!(hub.listens());

@@ -39,6 +39,16 @@ struct State {
     waker: Option<Waker>,
 }
 
+impl State {
+    fn take(&mut self) -> Option<Item> {
+        if let Some(message) = self.messages.pop_front() {
+            self.bytes -= message.frame.len();
+            return Some(Item::Message(message));
+        }
+        self.outcome.take().map(Item::End)
+    }
+}
+
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         // Every change below is whole before anything in it can panic.
@@ -116,18 +126,19 @@ impl Mailbox {
     /// Messages in their order, then the end. Not to be polled after that.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Item> {
         let mut state = self.0.lock();
-        if let Some(message) = state.messages.pop_front() {
-            state.bytes -= message.frame.len();
-            return Poll::Ready(Item::Message(message));
-        }
-        if let Some(outcome) = state.outcome.take() {
-            return Poll::Ready(Item::End(outcome));
+        if let Some(item) = state.take() {
+            return Poll::Ready(item);
         }
         match &mut state.waker {
             Some(waker) => waker.clone_from(cx.waker()),
             None => state.waker = Some(cx.waker().clone()),
         }
         Poll::Pending
+    }
+
+    /// What is there now. Whoever was to be woken still is.
+    pub(crate) fn try_take(&mut self) -> Option<Item> {
+        self.0.lock().take()
     }
 }
 
@@ -144,6 +155,9 @@ impl Drop for Mailbox {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::task::Wake;
+
     use super::*;
 
     fn message(len: usize) -> Arc<WorkerMessage> {
@@ -192,6 +206,30 @@ mod tests {
             poll(&mut mailbox),
             Poll::Ready(Item::End(Err(Ended::ShuttingDown)))
         ));
+    }
+
+    #[test]
+    fn a_look_takes_what_is_there_and_leaves_the_one_who_waits_waiting() {
+        let (post, mut mailbox) = mailbox(10);
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        assert!(mailbox.poll(&mut Context::from_waker(&waker)).is_pending());
+        assert!(mailbox.try_take().is_none());
+        assert!(post.message(&message(1)));
+        assert!(woken.0.load(Ordering::Relaxed));
+        assert!(matches!(mailbox.try_take(), Some(Item::Message(_))));
+        assert!(mailbox.try_take().is_none());
+        drop(post);
+        assert!(matches!(mailbox.try_take(), Some(Item::End(_))));
+    }
+
+    #[derive(Default)]
+    struct Woken(AtomicBool);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod hub;
 mod latency;
 mod mailbox;
 mod message;
+mod observe;
 mod pending;
 mod run;
 mod shared;
@@ -26,7 +27,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 pub(crate) use budget::{Budget, Place};
 pub(crate) use command::{Answer, Command, Ended, NewRequest};
 pub(crate) use event::EventSink;
-pub use event::{Event, LogLevel, WorkerRef};
+pub use event::{Event, LogLevel, Overflow, WorkerRef};
 pub use hub::OverflowPolicy;
 pub(crate) use hub::{Asked, MessageSink, RequestQueue};
 pub(crate) use mailbox::{Item, Mailbox, mailbox};
@@ -48,6 +49,7 @@ pub(crate) type LogSink = Arc<dyn Fn(LogLevel, &str) + Send + Sync>;
 /// What a bus thread is started with.
 pub(crate) struct Spec {
     pub(crate) plan: Plan,
+    pub(crate) name: Arc<str>,
     pub(crate) log: Option<LogSink>,
     pub(crate) max_in_flight_bytes: usize,
     /// How many lines of stderr are kept.
@@ -80,9 +82,11 @@ impl Handle {
 }
 
 /// Starts a bus thread, and returns once it has read the configuration.
-pub(crate) fn spawn(spec: Spec) -> Result<(Handle, JoinHandle<()>)> {
+pub(crate) fn spawn(mut spec: Spec) -> Result<(Handle, JoinHandle<()>)> {
+    let name = Arc::clone(&spec.name);
+    spec.log = spec.log.or_else(|| observe::log_sink(&name));
     let (commands, queue) = unbounded();
-    let shared = Arc::new(Shared::new(spec.max_in_flight_bytes));
+    let shared = Arc::new(Shared::new(name, spec.max_in_flight_bytes));
     let handle = Handle(Arc::new(Link {
         commands,
         shared: Arc::clone(&shared),
@@ -147,18 +151,7 @@ impl Life {
 
 /// Hands a line to the user's sink; what that panics with ends here.
 fn log(sink: Option<&LogSink>, level: LogLevel, line: &str) {
-    match sink {
-        Some(sink) => {
-            let _ = catch_unwind(AssertUnwindSafe(|| sink(level, line)));
-        }
-        #[cfg(feature = "tracing")]
-        None => match level {
-            LogLevel::Debug => tracing::debug!(target: "stdiobus", "{line}"),
-            LogLevel::Info => tracing::info!(target: "stdiobus", "{line}"),
-            LogLevel::Warn => tracing::warn!(target: "stdiobus", "{line}"),
-            LogLevel::Error => tracing::error!(target: "stdiobus", "{line}"),
-        },
-        #[cfg(not(feature = "tracing"))]
-        None => {}
+    if let Some(sink) = sink {
+        let _ = catch_unwind(AssertUnwindSafe(|| sink(level, line)));
     }
 }

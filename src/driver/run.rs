@@ -11,7 +11,7 @@ use crossbeam_channel::Receiver;
 use tokio::sync::oneshot;
 
 use super::command::{Adopted, Answer, Command, Ended, NewRequest, Reply};
-use super::event::{Event, LogLevel, WorkerRef, event_of};
+use super::event::{Event, LogLevel, Overflow, WorkerRef, event_of};
 use super::hub::{Handed, Hub};
 use super::message::{SharedMessage, WorkerMessage};
 use super::pending::{InFlight, Posted};
@@ -61,6 +61,7 @@ impl<B: Backend> Driver<B> {
         log: Option<LogSink>,
         tail: Tail,
     ) -> Self {
+        let name = Arc::clone(&shared.name);
         Self {
             backend: Some(backend),
             commands,
@@ -69,7 +70,7 @@ impl<B: Backend> Driver<B> {
             tail,
             requests: InFlight::new(),
             incoming: Vec::new(),
-            hub: Hub::default(),
+            hub: Hub::new(name),
             adopted: HashMap::new(),
             failed_start: None,
             stops: Vec::new(),
@@ -238,6 +239,9 @@ impl<B: Backend> Driver<B> {
             }
             Command::Workers { reply } => {
                 let _ = reply.send(self.on_native(|bus| Ok(bus.workers())));
+            }
+            Command::Pools { reply } => {
+                let _ = reply.send(self.on_native(|bus| Ok(bus.pools())));
             }
             Command::Start { reply } => {
                 let _ = reply.send(Err(Error::invalid_state(
@@ -424,6 +428,7 @@ impl<B: Backend> Driver<B> {
 
     fn post(&mut self, id: u64, message: &SharedMessage) {
         if self.requests.post(id, message) == Posted::Overflow {
+            self.hub.event(&Event::Overflow(Overflow::Request(id)));
             self.backend_mut().cancel(id);
         }
     }

@@ -8,10 +8,12 @@ use tokio::sync::watch;
 
 use super::budget::Budget;
 use super::wake::Waker;
-use crate::stats::{BusState, Stats, StopReport, WorkerInfo};
+use crate::stats::{BusState, PoolInfo, Stats, StopReport, WorkerInfo};
 
 #[derive(Debug)]
 pub(crate) struct Shared {
+    /// By which operators tell it from other buses of this process.
+    pub(crate) name: Arc<str>,
     pub(super) waker: Waker,
     state: AtomicU8,
     changes: watch::Sender<BusState>,
@@ -40,6 +42,7 @@ const UNKNOWN: usize = usize::MAX;
 pub(crate) struct Last {
     pub(crate) stats: Stats,
     pub(crate) workers: Vec<WorkerInfo>,
+    pub(crate) pools: Vec<PoolInfo>,
     /// The end of what each of `workers` wrote to stderr.
     pub(crate) stderr: Vec<Vec<u8>>,
     /// The last lines of all that went to stderr.
@@ -48,8 +51,9 @@ pub(crate) struct Last {
 }
 
 impl Shared {
-    pub(super) fn new(max_in_flight_bytes: usize) -> Self {
+    pub(super) fn new(name: Arc<str>, max_in_flight_bytes: usize) -> Self {
         Self {
+            name,
             waker: Waker::new(),
             state: AtomicU8::new(BusState::Created as u8),
             changes: watch::Sender::new(BusState::Created),

@@ -10,7 +10,7 @@ mod options;
 mod process;
 mod status;
 
-use std::ffi::{CStr, c_int};
+use std::ffi::{CStr, c_char, c_int};
 use std::os::fd::{AsRawFd, IntoRawFd};
 use std::ptr::{self, NonNull};
 use std::rc::Rc;
@@ -246,25 +246,6 @@ impl RawBus {
         Ok(String::from_utf8_lossy(&out[..len]).into_owned())
     }
 
-    /// Whether the configuration has a pool of this name.
-    pub(crate) fn has_pool(&self, name: &CStr) -> bool {
-        // SAFETY: `ptr` is live (struct invariant).
-        let pools = unsafe { sys::stdio_bus_pool_count(self.ptr.as_ptr()) };
-        (0..pools).any(|pool| {
-            let mut info = sys::stdio_bus_pool_info {
-                size: size_of::<sys::stdio_bus_pool_info>() as u32,
-                ..Default::default()
-            };
-            // SAFETY: `ptr` is live (struct invariant); `info` is ours to fill
-            // and says how large it is.
-            let found = self
-                .call(|| unsafe { sys::stdio_bus_pool_info(self.ptr.as_ptr(), pool, &mut info) });
-            // SAFETY: where it is not null it is NUL-terminated, and valid until
-            // the next step.
-            found.is_ok() && !info.id.is_null() && unsafe { CStr::from_ptr(info.id) } == name
-        })
-    }
-
     /// Serves a client over descriptors, which the bus then owns. Returns the
     /// client's id. On failure the descriptors are closed.
     pub(crate) fn adopt_client(&self, client: Adopt) -> Result<i32, Failure> {
@@ -376,15 +357,30 @@ impl RawBus {
         // says how large it is.
         self.call(|| unsafe { sys::stdio_bus_worker_info(self.ptr.as_ptr(), worker, &mut info) })
             .ok()?;
-        let pool = if info.pool.is_null() {
-            String::new()
-        } else {
-            // SAFETY: not null, NUL-terminated, and valid until the next step.
-            unsafe { CStr::from_ptr(info.pool) }
-                .to_string_lossy()
-                .into_owned()
-        };
+        // SAFETY: NUL-terminated, and valid until the next step.
+        let pool = unsafe { text(info.pool) };
         Some((info, pool))
+    }
+
+    /// What each pool holds, with its name.
+    pub(crate) fn pools(&self) -> Vec<(sys::stdio_bus_pool_info, String)> {
+        // SAFETY: `ptr` is live (struct invariant).
+        let pools = unsafe { sys::stdio_bus_pool_count(self.ptr.as_ptr()) };
+        (0..pools).filter_map(|pool| self.pool(pool)).collect()
+    }
+
+    fn pool(&self, pool: c_int) -> Option<(sys::stdio_bus_pool_info, String)> {
+        let mut info = sys::stdio_bus_pool_info {
+            size: size_of::<sys::stdio_bus_pool_info>() as u32,
+            ..Default::default()
+        };
+        // SAFETY: `ptr` is live (struct invariant); `info` is ours to fill and
+        // says how large it is.
+        self.call(|| unsafe { sys::stdio_bus_pool_info(self.ptr.as_ptr(), pool, &mut info) })
+            .ok()?;
+        // SAFETY: NUL-terminated, and valid until the next step.
+        let id = unsafe { text(info.id) };
+        Some((info, id))
     }
 
     /// Moves out what the callbacks have collected, in the order it came.
@@ -437,6 +433,19 @@ impl Failure {
             None => format!("{} ({})", self.status.message(), self.status.name()),
         }
     }
+}
+
+/// A copy of a string of the library's; empty for none.
+///
+/// # Safety
+/// `text` is null, or NUL-terminated and valid during the call.
+unsafe fn text(text: *const c_char) -> String {
+    if text.is_null() {
+        return String::new();
+    }
+    // SAFETY: not null, and the rest is the caller's promise.
+    let text = unsafe { CStr::from_ptr(text) };
+    text.to_string_lossy().into_owned()
 }
 
 fn count(n: c_int) -> usize {

@@ -6,7 +6,10 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use stdiobus::{Error, ErrorCode, ListenAddr, ListenMode, RequestOptions, StdioBus};
+use stdiobus::{
+    Error, ErrorCode, Event, EventStream, ListenAddr, ListenMode, Overflow, RequestOptions,
+    StdioBus,
+};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::{BOUND, TempDir, zoo_pool};
@@ -28,6 +31,17 @@ pub async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "not within {BOUND:?}: {what}");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
+}
+
+/// Who didn't keep up, by the events of a bus that has stopped.
+pub async fn overflows(mut events: EventStream) -> Vec<Overflow> {
+    let mut overflows = Vec::new();
+    while let Some(event) = events.next().await {
+        if let Event::Overflow(overflow) = event {
+            overflows.push(overflow);
+        }
+    }
+    overflows
 }
 
 /// Bounds a wait by [`BOUND`], and says what it was for.

@@ -38,6 +38,7 @@ impl<B: Backend> Driver<B> {
         last.tail = tail;
         if let Some(native) = self.backend().native() {
             last.workers = native.workers();
+            last.pools = native.pools();
             let stderr = |id| native.worker_stderr(id).unwrap_or_default();
             last.stderr = last.workers.iter().map(|w| stderr(w.id)).collect();
         }
