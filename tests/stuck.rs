@@ -11,8 +11,8 @@ use common::client::{eventually, soon};
 use common::{alone_async, zoo_pool};
 use serde_json::{Value, json};
 use stdiobus::{
-    EventStream, NotificationOptions, NotificationStream, OverflowPolicy, RequestOptions,
-    ResponseStream, StdioBus, StdioBusBuilder, StreamEvent,
+    EventStream, NotificationOptions, NotificationStream, OverflowPolicy, ResponseStream, StdioBus,
+    StdioBusBuilder, StreamEvent,
 };
 
 /// The bus under test.
