@@ -15,8 +15,8 @@ use common::peer::kill_now;
 use common::{alone_async, alone_async_within, zoo_pool};
 use serde_json::{Value, json};
 use stdiobus::{
-    Error, ErrorCode, LimitsConfig, RequestOptions, StdioBus, StdioBusBuilder, StreamEvent,
-    WorkerState,
+    Error, ErrorCode, LimitsConfig, RequestOptions, ResponseStream, StdioBus, StdioBusBuilder,
+    StreamEvent, WorkerState,
 };
 use tokio::runtime::Handle;
 
@@ -208,39 +208,38 @@ impl Caller {
         }
     }
 
-    /// A stream that is read to its end, or dropped after some of it.
+    /// A stream of a session of its own: a worker without a protocol doesn't hear that a stream was
+    /// given up, and what it goes on to say can't be told from what another one's session hears.
     async fn stream(&mut self, call: u64) {
-        let texts: Vec<_> = (0..4)
-            .map(|i| format!("{} {call} {i}", self.number))
-            .collect();
-        let session = format!("stream {}", self.number);
-        let options = RequestOptions::new().session_id(session);
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let session = format!("stream {}", COUNT.fetch_add(1, Ordering::Relaxed));
+        let text = |i| format!("{} {call} {i}", self.number);
+        let texts: Vec<_> = (0..4).map(text).collect();
+        let options = RequestOptions::new().session_id(&session);
         let params = json!({"texts": texts});
-        let mut stream = self
+        let stream = self
             .bus
             .stream_request_with("session/prompt", params, options);
         let enough = self.dice.roll(8) as usize;
-        let mut seen = 0;
-        while seen < enough {
+        self.read(stream, &texts, enough).await;
+        self.bus.end_session(&session).await.expect("forgotten");
+    }
+
+    /// Reads a stream to its end, or drops it after so much of it.
+    async fn read(&self, mut stream: ResponseStream, texts: &[String], enough: usize) {
+        for seen in 0..enough {
             match stream.next().await.expect("an end comes before nothing") {
                 Ok(StreamEvent::Chunk(text)) => assert_eq!(text, texts[seen]),
                 Ok(StreamEvent::Result(result)) => {
                     assert_eq!(result["text"], texts.concat());
-                    Ends::one(&self.ends.answered);
-                    break;
+                    assert!(stream.next().await.is_none(), "a stream ends once");
+                    return Ends::one(&self.ends.answered);
                 }
                 Ok(other) => panic!("{other:?}"),
-                Err(error) => {
-                    self.ends.settle(&Value::Null, Err(error), false);
-                    break;
-                }
+                Err(error) => return self.ends.settle(&Value::Null, Err(error), false),
             }
-            seen += 1;
         }
-        if seen == enough {
-            return Ends::one(&self.ends.given_up);
-        }
-        assert!(stream.next().await.is_none(), "a stream ends once");
+        Ends::one(&self.ends.given_up);
     }
 }
 
