@@ -20,7 +20,7 @@ use stdiobus::{
     BusConfig, BusState, ErrorCode, EventStream, NotificationStream, Request, RequestOptions,
     ResponseStream, StateChanges, StdioBus, StdioBusBuilder, StreamEvent, blocking,
 };
-use tokio::runtime;
+use tokio::runtime::{self, Runtime};
 
 /// The bus under test.
 fn bus(builder: StdioBusBuilder) -> StdioBus {
@@ -224,7 +224,7 @@ fn a_bus_can_be_dropped_at_every_stage_by_a_task_of_several_threads() {
     });
 }
 
-fn threads() -> runtime::Runtime {
+fn threads() -> Runtime {
     let mut builder = runtime::Builder::new_multi_thread();
     let builder = builder.worker_threads(2).enable_all();
     builder.build().expect("a runtime")
@@ -305,14 +305,19 @@ impl Slot {
     }
 }
 
-/// Of the stages at which a worker can still say something.
-const HEARING: [Stage; 4] = [Running, Asking, Streaming, Draining];
+/// The stages at which a worker can still say something, with handlers that run on a thread of the
+/// bus's own, and on a runtime.
+fn hearing() -> impl Iterator<Item = (Stage, Option<Runtime>)> {
+    let stages = [Running, Asking, Streaming, Draining].into_iter();
+    stages.flat_map(|stage| [(stage, None), (stage, Some(threads()))])
+}
 
 #[test]
 fn a_handler_of_requests_can_drop_the_last_handle() {
     alone_without_panics(|| {
-        for stage in HEARING {
-            eprintln!("{stage:?}");
+        for (stage, runtime) in hearing() {
+            eprintln!("{stage:?} {runtime:?}");
+            let _inside = runtime.as_ref().map(Runtime::enter);
             let slot = Slot::default();
             let drops = slot.clone();
             let bus = bus(builder(stage).on_request(move |_| {
@@ -330,8 +335,9 @@ fn a_handler_of_requests_can_drop_the_last_handle() {
 #[test]
 fn a_handler_of_requests_can_be_what_holds_the_bus_last() {
     alone_without_panics(|| {
-        for stage in HEARING {
-            eprintln!("{stage:?}");
+        for (stage, runtime) in hearing() {
+            eprintln!("{stage:?} {runtime:?}");
+            let _inside = runtime.as_ref().map(Runtime::enter);
             let slot = Slot::default();
             let drops = slot.clone();
             let bus = bus(builder(stage).on_request(move |request| {
@@ -351,8 +357,9 @@ fn a_handler_of_requests_can_be_what_holds_the_bus_last() {
 #[test]
 fn a_handler_of_notifications_can_drop_the_last_handle() {
     alone_without_panics(|| {
-        for stage in HEARING {
-            eprintln!("{stage:?}");
+        for (stage, runtime) in hearing() {
+            eprintln!("{stage:?} {runtime:?}");
+            let _inside = runtime.as_ref().map(Runtime::enter);
             let (bus, slot) = (bus(builder(stage)), Slot::default());
             let drops = slot.clone();
             let handler = bus.on_notification(move |note| {

@@ -10,19 +10,22 @@ use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::client::{assert_kind, block_on};
+use common::client::{assert_kind, block_on, soon};
 use common::{BOUND, alone, alone_async, children, runs, zoo_pool};
 use futures_core::Stream;
 use serde_json::json;
 use stdiobus::{
-    BusState, Error, ErrorCode, Request, RequestOptions, ResponseStream, Result, StdioBus,
-    StdioBusBuilder, StopReport, StreamEvent,
+    BusConfig, BusState, Error, ErrorCode, Protocol, Request, RequestOptions, ResponseStream,
+    RestartPolicy, Result, StdioBus, StdioBusBuilder, StopReport, StreamEvent,
 };
+use tokio::io::AsyncWriteExt;
 
 /// The bus under test.
 fn bus(builder: StdioBusBuilder) -> StdioBus {
     builder.build().expect("valid")
 }
+
+const SHORT: Duration = Duration::from_millis(300);
 
 fn forever() -> RequestOptions {
     RequestOptions::new().timeout(None)
@@ -251,6 +254,71 @@ fn whatever_is_asked_of_a_bus_that_stops_is_refused_with_the_same_words() {
     });
 }
 
+/// How a bus is ended.
+#[derive(Debug, Clone, Copy)]
+enum How {
+    Stop,
+    Drain,
+    /// While it stops: alone, a drop lets workers take half a minute.
+    Drop,
+}
+
+#[test]
+fn requests_that_no_worker_has_taken_end_with_the_bus_however_it_ends() {
+    alone_async(|| async {
+        // Its handshake is never answered; it never lives; it reads nothing, so that much waits.
+        let shakes = zoo_pool(&["deaf"]).protocol(Protocol::Mcp);
+        let fails = zoo_pool(&["exit", "1"]).restart(RestartPolicy::Always);
+        for pool in [shakes, fails, zoo_pool(&["deaf"])] {
+            for how in [How::Stop, How::Drain, How::Drop] {
+                let bus = bus(StdioBus::builder().pool(pool.clone()));
+                bus.start().await.expect("starts");
+                let mut states = bus.state_changes();
+                let large = json!({"blob": "x".repeat(10_000)});
+                let ask = |_| bus.try_request_with("echo", &large, forever());
+                let asked: Vec<_> = (0..50).map(ask).map(|asked| asked.expect("room")).collect();
+                let params = json!({"texts": ["a"]});
+                let mut stream = bus.stream_request_with("session/prompt", params, forever());
+                assert!(waits(&mut stream));
+                match how {
+                    How::Stop => drop(bus.stop_with_timeout(SHORT).await.expect("stops")),
+                    How::Drain => {
+                        let drains = bus.drain(SHORT);
+                        drop(soon("the end", drains).await.expect("drains"));
+                    }
+                    How::Drop => begin(bus.stop_with_timeout(SHORT)),
+                }
+                drop(bus);
+                for asked in asked {
+                    let end = soon("an end", asked).await;
+                    // One that fails may have been seen to do so before.
+                    assert_kind(end, ErrorCode::TransportError);
+                }
+                let end = soon("an end", stream.next()).await.expect("an end");
+                assert_kind(end, ErrorCode::TransportError);
+                assert_eq!(states.reached(BusState::Stopped).await, BusState::Stopped);
+            }
+        }
+    });
+}
+
+#[test]
+fn limits_of_any_length_are_taken() {
+    alone_async(|| async {
+        for how in [How::Stop, How::Drain, How::Drop] {
+            let builder = StdioBus::builder().pool(zoo_pool(&["echo"]));
+            let bus = bus(builder.timeout(Duration::MAX));
+            bus.start().await.expect("starts");
+            bus.request("echo", ()).await.expect("answered");
+            match how {
+                How::Stop => drop(soon("it", bus.stop_with_timeout(Duration::MAX)).await),
+                How::Drain => drop(soon("it", bus.drain(Duration::MAX)).await),
+                How::Drop => {}
+            }
+        }
+    });
+}
+
 // ---- several at once ---------------------------------------------------------------------------
 
 #[test]
@@ -438,6 +506,58 @@ fn requests_beside_a_stop_are_answered_or_told_of_it() {
                 block_on(end(&bus, round % 2 == 0)).expect("ends");
             }));
             race(racers);
+        }
+    });
+}
+
+/// What a call may say that runs beside a stop.
+fn is_told(what: &str, result: Result<()>) {
+    let Err(error) = result else { return };
+    let told = matches!(
+        error.kind(),
+        Some(ErrorCode::InvalidState | ErrorCode::TransportError)
+    );
+    assert!(told, "{what}: {error:?}");
+}
+
+#[test]
+fn whatever_is_asked_beside_a_stop_comes_back() {
+    alone_async(|| async {
+        for round in 0..40 {
+            let bus = bus(StdioBus::builder().pool(zoo_pool(&["echo"]).instances(2)));
+            bus.start().await.expect("starts");
+            let stops = tokio::spawn({
+                let bus = bus.clone();
+                async move { end(&bus, round % 2 == 0).await }
+            });
+            let mut turns = 0;
+            while bus.state() < BusState::Stopped || turns == 0 {
+                turns += 1;
+                let service = |_| async { Ok(json!(1)) };
+                let config = BusConfig::new().pool(zoo_pool(&["echo"]).instances(2));
+                bus.stats().await.expect("counted");
+                bus.workers().await.expect("listed");
+                is_told("tail", bus.stderr_tail(0, 1).await.map(drop));
+                is_told("notify", bus.notify("note", ()).await);
+                is_told("end", bus.end_session("s").await.map(drop));
+                is_told(
+                    "register",
+                    bus.register_worker("zoo", service).await.map(drop),
+                );
+                is_told("reload", bus.reload(config).await);
+                let mut notes = bus.subscribe_notifications();
+                let handler = bus.on_message(|_| {}).expect("registered");
+                match bus.connect_io(None).await {
+                    Ok(mut client) => drop(client.write_all(b"{}\n").await),
+                    Err(error) => is_told("connect", Err(error)),
+                }
+                drop(handler);
+                while notes.try_next().is_some() {}
+            }
+            soon("the end", stops)
+                .await
+                .expect("no panic")
+                .expect("ends");
         }
     });
 }

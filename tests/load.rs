@@ -15,8 +15,8 @@ use common::peer::kill_now;
 use common::{alone_async, alone_async_within, zoo_pool};
 use serde_json::{Value, json};
 use stdiobus::{
-    Error, ErrorCode, LimitsConfig, RequestOptions, ResponseStream, StdioBus, StdioBusBuilder,
-    StreamEvent, WorkerState,
+    BusState, Error, ErrorCode, LimitsConfig, RequestOptions, ResponseStream, StdioBus,
+    StdioBusBuilder, StreamEvent, WorkerState,
 };
 use tokio::runtime::Handle;
 
@@ -359,6 +359,36 @@ fn assert_level(memory: &[u64]) {
         eprintln!("{} KiB more since the warm-up", grown / 1024);
         assert!(grown < 1 << 20, "{memory:?}");
     }
+}
+
+#[test]
+fn buses_that_come_and_go_leave_no_memory_and_no_tasks() {
+    alone_async(|| async {
+        let idle = Handle::current().metrics().num_alive_tasks();
+        let mut memory = Vec::new();
+        for _ in 0..ROUNDS {
+            for number in 0..10 {
+                let bus = bus(builder());
+                let _notes = bus.subscribe_notifications();
+                let handler = bus.on_notification(|_| {}).expect("registered");
+                handler.keep();
+                bus.start().await.expect("starts");
+                let asked = json!({"params": number});
+                let answer = bus.request("ask", asked).await;
+                assert_eq!(answer.expect("answered"), number);
+                if number % 2 == 0 {
+                    bus.stop().await.expect("stops");
+                }
+                let mut states = bus.state_changes();
+                drop(bus);
+                assert_eq!(states.reached(BusState::Stopped).await, BusState::Stopped);
+            }
+            memory.push(resident());
+        }
+        let alive = || Handle::current().metrics().num_alive_tasks();
+        eventually("no task is left", || alive() == idle).await;
+        assert_level(&memory);
+    });
 }
 
 #[test]
