@@ -15,7 +15,7 @@ use common::peer::kill_now;
 use common::{alone_async, alone_async_within, zoo_pool};
 use serde_json::{Value, json};
 use stdiobus::{
-    BusState, Error, ErrorCode, LimitsConfig, RequestOptions, ResponseStream, StdioBus,
+    BusState, Error, ErrorCode, LimitsConfig, Protocol, RequestOptions, ResponseStream, StdioBus,
     StdioBusBuilder, StreamEvent, WorkerState,
 };
 use tokio::runtime::Handle;
@@ -32,11 +32,11 @@ fn bus(builder: StdioBusBuilder) -> StdioBus {
     builder.build().expect("valid")
 }
 
-fn builder() -> StdioBusBuilder {
+fn builder(protocol: Protocol) -> StdioBusBuilder {
     let mut limits = LimitsConfig::new();
     limits.max_restarts = Some(1000);
     StdioBus::builder()
-        .pool(zoo_pool(&["echo"]).instances(WORKERS))
+        .pool(zoo_pool(&["echo"]).instances(WORKERS).protocol(protocol))
         .limits(limits)
         .on_request(|request| async move { Ok(request.params().clone()) })
 }
@@ -114,23 +114,30 @@ impl Ends {
 /// One of the tasks, with what it needs for its calls.
 struct Caller {
     bus: StdioBus,
+    protocol: Protocol,
     number: u64,
     dice: Dice,
-    /// Some of its calls are never answered.
-    holds: bool,
+    /// Some of its calls are never answered, and workers are killed, with their sessions.
+    first: bool,
+    /// Of an agent.
+    session: Option<String>,
     ends: Arc<Ends>,
 }
 
 impl Caller {
     async fn run(mut self, calls: u64) {
+        if self.protocol == Protocol::Acp && !self.first {
+            self.session = Some(self.new_session().await);
+        }
         for call in 0..calls {
             let params = json!({"task": self.number, "call": call});
             match self.dice.roll(100) {
                 0..=4 => self.time_out(params).await,
-                5 if self.holds => self.hold(params).await,
+                5 if self.first => self.hold(params).await,
                 6..=13 => self.drop_midway(params).await,
                 14..=17 => self.abort(params).await,
-                18..=23 => self.stream(call).await,
+                18..=23 if self.protocol == Protocol::Ndjson => self.stream(call).await,
+                18..=23 if self.session.is_some() => self.turn(call).await,
                 24..=25 => self.be_asked(params).await,
                 _ => self.ask(params).await,
             }
@@ -225,6 +232,24 @@ impl Caller {
         self.bus.end_session(&session).await.expect("forgotten");
     }
 
+    async fn new_session(&self) -> String {
+        let name = format!("agent's {}", self.number);
+        let params = json!({"sessionId": name, "cwd": "/", "mcpServers": []});
+        let new = self.bus.request("session/new", params);
+        new.await.expect("a session");
+        name
+    }
+
+    /// A turn of one session, that before it perhaps given up.
+    async fn turn(&mut self, call: u64) {
+        let text = |i| format!("{} {call} {i}", self.number);
+        let texts: Vec<_> = (0..4).map(text).collect();
+        let params = json!({"sessionId": self.session, "texts": texts});
+        let stream = self.bus.stream_request("session/prompt", params);
+        let enough = self.dice.roll(8) as usize;
+        self.read(stream, &texts, enough).await;
+    }
+
     /// Reads a stream to its end, or drops it after so much of it.
     async fn read(&self, mut stream: ResponseStream, texts: &[String], enough: usize) {
         for seen in 0..enough {
@@ -265,14 +290,22 @@ async fn kill_workers(bus: &StdioBus, ends: &Ends, calls: u64, dice: &mut Dice) 
 
 /// So many calls of each task. In the first round workers are killed meanwhile, and some calls are
 /// held by them for ever: the bus remembers those as long as the worker lives.
-async fn round(bus: &StdioBus, calls: u64, first: bool, seed: u64) -> Arc<Ends> {
+async fn round(
+    bus: &StdioBus,
+    protocol: Protocol,
+    calls: u64,
+    first: bool,
+    seed: u64,
+) -> Arc<Ends> {
     let ends = Arc::new(Ends::default());
     let tasks: Vec<_> = (0..TASKS)
         .map(|number| Caller {
             bus: bus.clone(),
+            protocol,
             number,
             dice: Dice(seed.wrapping_mul(977).wrapping_add(number)),
-            holds: first,
+            first,
+            session: None,
             ends: Arc::clone(&ends),
         })
         .map(|caller| tokio::spawn(caller.run(calls)))
@@ -303,15 +336,22 @@ async fn assert_idle(bus: &StdioBus, held: u64) {
     assert_eq!(stats.refused_worker_requests, 0, "{stats:?}");
 }
 
-async fn every_call_ends_once(calls: u64, rounds: usize) {
+async fn every_call_ends_once(protocol: Protocol, calls: u64, rounds: usize) {
     let seed = seed();
     let idle = Handle::current().metrics().num_alive_tasks();
-    let bus = bus(builder());
+    let bus = bus(builder(protocol));
     bus.start().await.expect("starts");
     let (mut held, mut memory, mut ended) = (0, Vec::new(), [0; 4]);
     for number in 0..rounds {
         let begin = Instant::now();
-        let ends = round(&bus, calls, number == 0, seed.wrapping_add(number as u64)).await;
+        let ends = round(
+            &bus,
+            protocol,
+            calls,
+            number == 0,
+            seed.wrapping_add(number as u64),
+        )
+        .await;
         let [answered, timed_out, broken, given_up] = ends.count();
         held += ends.held.load(Ordering::Relaxed);
         assert_idle(&bus, held).await;
@@ -368,7 +408,7 @@ fn buses_that_come_and_go_leave_no_memory_and_no_tasks() {
         let mut memory = Vec::new();
         for _ in 0..ROUNDS {
             for number in 0..10 {
-                let bus = bus(builder());
+                let bus = bus(builder(Protocol::Ndjson));
                 let _notes = bus.subscribe_notifications();
                 let handler = bus.on_notification(|_| {}).expect("registered");
                 handler.keep();
@@ -393,18 +433,29 @@ fn buses_that_come_and_go_leave_no_memory_and_no_tasks() {
 
 #[test]
 fn every_call_of_sixty_four_busy_tasks_ends_once_whatever_dies() {
-    alone_async(|| every_call_ends_once(10_000, 1));
+    alone_async_within(Duration::from_secs(300), || {
+        every_call_ends_once(Protocol::Ndjson, 10_000, 1)
+    });
+}
+
+#[test]
+fn calls_of_a_protocol_that_can_cancel_end_once_and_leave_nothing() {
+    alone_async(|| async {
+        for protocol in [Protocol::Mcp, Protocol::Acp] {
+            every_call_ends_once(protocol, 500, 2).await;
+        }
+    });
 }
 
 #[test]
 fn ten_rounds_of_calls_leave_no_memory_and_no_tasks() {
-    alone_async(|| every_call_ends_once(500, ROUNDS));
+    alone_async(|| every_call_ends_once(Protocol::Ndjson, 500, ROUNDS));
 }
 
 #[test]
 #[ignore = "takes minutes; the two above are its parts"]
 fn ten_rounds_of_ten_thousand_calls_of_each_task_leave_nothing() {
     alone_async_within(Duration::from_secs(1800), || {
-        every_call_ends_once(10_000, ROUNDS)
+        every_call_ends_once(Protocol::Ndjson, 10_000, ROUNDS)
     });
 }
