@@ -61,6 +61,39 @@ fn a_watch_that_comes_late_is_over_at_once() {
 }
 
 #[test]
+fn a_state_is_told_once_however_often_its_reason_is_given() {
+    alone_async(|| async {
+        let bus = started(&["ignore-term"]).await;
+        let mut states = bus.state_changes();
+        let stops = || {
+            let bus = bus.clone();
+            tokio::spawn(async move { bus.stop_with_timeout(Duration::from_secs(2)).await })
+        };
+        let first = stops();
+        assert_eq!(states.next().await, Some(BusState::Stopping));
+        let again = stops();
+        // The next change after that is the end of workers which took their time.
+        let change = soon("a change", states.next()).await;
+        assert_eq!(change, Some(BusState::Stopped));
+        for stop in [first, again] {
+            stop.await.expect("no panic").expect("stops");
+        }
+    });
+}
+
+#[test]
+fn the_last_state_is_told_even_if_the_bus_is_gone_before_anybody_looks() {
+    alone_async(|| async {
+        let bus = started(&["echo"]).await;
+        let mut states = bus.state_changes();
+        bus.stop().await.expect("stops");
+        drop(bus);
+        assert_eq!(states.next().await, Some(BusState::Stopped));
+        assert_eq!(states.next().await, None);
+    });
+}
+
+#[test]
 fn the_end_of_stderr_can_be_asked_for_also_when_all_is_over() {
     alone_async(|| async {
         let pool = PoolConfig::new("sh", "sh")

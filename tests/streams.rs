@@ -303,6 +303,31 @@ fn dropping_a_stream_gives_its_request_up() {
 }
 
 #[test]
+fn what_an_agent_still_says_about_a_turn_that_was_given_up_is_not_in_the_next_one() {
+    alone_async(|| async {
+        let pool = zoo_pool(&["echo"]).protocol(Protocol::Acp);
+        let bus = StdioBus::builder().pool(pool).build().expect("valid");
+        bus.start().await.expect("starts");
+        let new = json!({"sessionId": "s", "cwd": "/", "mcpServers": []});
+        bus.request("session/new", new).await.expect("a session");
+        for turn in 0..100 {
+            let texts: Vec<_> = (0..20).map(|i| format!("{turn} {i}")).collect();
+            let params = json!({"sessionId": "s", "texts": texts});
+            let mut given_up = bus.stream_request("session/prompt", &params);
+            assert_eq!(first_chunk(&mut given_up).await, texts[0]);
+            drop(given_up);
+            let texts: Vec<_> = (0..5).map(|i| format!("{turn} again {i}")).collect();
+            let params = json!({"sessionId": "s", "texts": texts});
+            let next = bus.stream_request("session/prompt", &params);
+            let (chunks, result) = text_and_result(next).await;
+            assert_eq!(chunks, texts);
+            assert_eq!(result["text"], texts.concat());
+        }
+        bus.stop().await.expect("stops");
+    });
+}
+
+#[test]
 fn a_stream_that_is_not_read_ends_alone_when_too_much_waits() {
     alone_async(|| async {
         let bus = one_worker().await;

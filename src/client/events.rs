@@ -10,6 +10,7 @@ use futures_core::Stream;
 use tokio::sync::mpsc;
 
 use super::StdioBus;
+use super::notifications::queue_len;
 use crate::driver::{Command, Event, EventSink};
 
 /// Events that wait for one subscriber, unless it says otherwise.
@@ -45,7 +46,7 @@ pub struct EventStream {
 
 impl EventStream {
     pub(super) fn new(queue: usize) -> (Self, EventSink) {
-        let (sender, receiver) = mpsc::channel(queue.max(1));
+        let (sender, receiver) = mpsc::channel(queue_len(queue));
         let lagged = Arc::new(AtomicU64::new(0));
         let sink = EventSink {
             queue: sender,

@@ -129,7 +129,8 @@ impl StdioBus {
     /// # Errors
     /// - `Unavailable`: a program can't be executed or an address can't be
     ///   bound; the text names it and the system's reason.
-    /// - `InvalidState`: started before, or stopped.
+    /// - `InvalidState`: started before, or stopped. `TransportError`: another
+    ///   thread stops it at this moment.
     /// - `ResourceExhausted`: no thread can be started for the handler of
     ///   workers' requests.
     ///
@@ -193,7 +194,8 @@ impl StdioBus {
     /// Requests that wait end at once with `TransportError` "bus is shutting
     /// down". Each worker then sees the end of its input; those that stay get
     /// SIGTERM, and at last SIGKILL. Zero kills at once. Stopping a bus that
-    /// stops or has stopped waits for the end and tells the same.
+    /// stops or has stopped waits for the end and tells the same; the limit of the
+    /// first stop holds, unless the other's is zero.
     ///
     /// # Errors
     /// None today.

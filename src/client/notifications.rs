@@ -164,8 +164,7 @@ pub struct NotificationStream {
 
 impl NotificationStream {
     pub(super) fn new(options: NotificationOptions) -> (Self, MessageSink) {
-        let queue = options.max_queue.clamp(1, mpsc_max());
-        let (sender, receiver) = mpsc::channel(queue);
+        let (sender, receiver) = mpsc::channel(queue_len(options.max_queue));
         let lagged = Arc::new(AtomicU64::new(0));
         let sink = MessageSink {
             queue: sender,
@@ -205,9 +204,10 @@ impl NotificationStream {
     }
 }
 
-/// The longest queue there can be.
-fn mpsc_max() -> usize {
-    tokio::sync::Semaphore::MAX_PERMITS
+/// A length that a queue can have: the one asked for, where that is neither zero nor beyond what is
+/// possible.
+pub(super) fn queue_len(asked: usize) -> usize {
+    asked.clamp(1, tokio::sync::Semaphore::MAX_PERMITS)
 }
 
 impl Stream for NotificationStream {

@@ -82,7 +82,8 @@ impl StateChanges {
     /// # Cancel safety
     /// Dropping the future loses nothing.
     pub async fn next(&mut self) -> Option<BusState> {
-        let untold = self.0.has_changed().unwrap_or(false);
+        // With nobody left to tell, there may still be something untold.
+        let untold = self.0.has_changed().unwrap_or(true);
         if !untold && self.state() == BusState::Stopped {
             return None;
         }

@@ -37,6 +37,11 @@
 //! ([`Stats::late_answers`]); until it comes or the worker ends, the id stays
 //! taken, so that it can't be mistaken for the answer to something else.
 //!
+//! What an NDJSON worker goes on to *say* about a request that was given up can't be
+//! told from what it says about the next one of the same session: a new stream there
+//! may begin with the rest of the one that was dropped. Another session keeps them
+//! apart. An ACP agent's next turn waits until the one that was given up has ended.
+//!
 //! # Timeouts
 //! A request has the builder's timeout, 30 seconds unless set, from the first poll
 //! on, waiting for room included. `session/prompt` has none, since a person may

@@ -73,7 +73,8 @@ impl Shared {
     pub(super) fn set_state(&self, state: BusState) {
         // Whoever hears of the change can ask for it.
         self.state.store(state as u8, Ordering::Release);
-        self.changes.send_replace(state);
+        self.changes
+            .send_if_modified(|told| std::mem::replace(told, state) != state);
     }
 
     /// Tells of the present state, and of each change.

@@ -291,13 +291,19 @@ impl Leaks {
 
 const ALONE: &str = "STDIO_BUS_TEST_ALONE";
 
-/// Runs the body of a test in a process of its own, with a time limit and a leak sentinel.
+/// Runs the body of a test in a process of its own, with a time limit of two minutes and a leak sentinel.
 ///
 /// The test program starts itself again for this one test, so descriptors, threads and children can
 /// be counted without those of the other tests, and a hang or a crash concerns one test only. Call
 /// it first in the test.
 #[track_caller]
 pub fn alone(test: impl FnOnce()) {
+    alone_within(Duration::from_secs(120), test);
+}
+
+/// [`alone`] with another time limit.
+#[track_caller]
+pub fn alone_within(limit: Duration, test: impl FnOnce()) {
     let current = thread::current();
     let name = current.name().filter(|name| *name != "main");
     let (Some(name), None) = (name, std::env::var_os(ALONE)) else {
@@ -307,13 +313,19 @@ pub fn alone(test: impl FnOnce()) {
     };
     let mut again = Command::new(std::env::current_exe().expect("own path"));
     again
-        .args([name, "--exact", "--nocapture", "--test-threads=1"])
+        .args([
+            name,
+            "--exact",
+            "--nocapture",
+            "--include-ignored",
+            "--test-threads=1",
+        ])
         .env(ALONE, "1");
-    let (status, output) = run_within(&mut again, Duration::from_secs(120));
+    let (status, output) = run_within(&mut again, limit);
     let ran = status.is_some_and(|status| status.success()) && output[0].contains("1 passed");
     assert!(
         ran,
-        "{name}: {status:?} (None: still running after two minutes)\n{}\n{}",
+        "{name}: {status:?} (None: still running after {limit:?})\n{}\n{}",
         output[0], output[1]
     );
 }
@@ -321,8 +333,14 @@ pub fn alone(test: impl FnOnce()) {
 /// [`alone`] for an async body, on a tokio runtime that is gone when leaks are counted.
 #[track_caller]
 pub fn alone_async<F: Future<Output = ()>>(test: impl FnOnce() -> F) {
+    alone_async_within(Duration::from_secs(120), test);
+}
+
+/// [`alone_async`] with another time limit.
+#[track_caller]
+pub fn alone_async_within<F: Future<Output = ()>>(limit: Duration, test: impl FnOnce() -> F) {
     open_tokios_sockets();
-    alone(|| runtime().block_on(test()));
+    alone_within(limit, || runtime().block_on(test()));
 }
 
 /// The first runtime opens a pair of sockets (for signals) that tokio keeps as long as the process
