@@ -537,7 +537,7 @@ fn whatever_is_asked_beside_a_stop_comes_back() {
                 let config = BusConfig::new().pool(zoo_pool(&["echo"]).instances(2));
                 bus.stats().await.expect("counted");
                 bus.workers().await.expect("listed");
-                is_told("tail", bus.stderr_tail(0, 1).await.map(drop));
+                is_told("tail", bus.worker_stderr_tail(0, 1).await.map(drop));
                 is_told("notify", bus.notify("note", ()).await);
                 is_told("end", bus.end_session("s").await.map(drop));
                 is_told(
