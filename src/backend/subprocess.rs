@@ -179,20 +179,20 @@ fn find_program(given: Option<&Path>) -> Result<PathBuf> {
 impl Program {
     /// Waits until it says that it serves.
     async fn ready(&mut self) -> io::Result<()> {
-        let Self { child, errors, .. } = self;
-        std::future::poll_fn(|cx| {
+        let errors = &mut self.errors;
+        let ready = std::future::poll_fn(|cx| {
             while errors.poll(cx).is_ready() {}
             match (errors.ready, &errors.stream) {
-                (true, _) => Poll::Ready(Ok(())),
-                (false, None) => Poll::Ready(Err(io::Error::other("it has ended"))),
                 (false, Some(_)) => Poll::Pending,
+                (ready, _) => Poll::Ready(ready),
             }
-        })
-        .await
-        .map_err(|error| match child.try_wait() {
-            Ok(Some(status)) => io::Error::other(format!("{PROGRAM} ended with {status}")),
-            _ => error,
-        })
+        });
+        if ready.await {
+            return Ok(());
+        }
+        // Who closes its stderr before that is about to end.
+        let status = self.child.wait().await?;
+        Err(io::Error::other(format!("{PROGRAM} ended with {status}")))
     }
 
     pub(super) fn terminate(&self) {
