@@ -41,6 +41,7 @@
 //! |---|---|---|
 //! | `worker started` | INFO | |
 //! | `worker ready` | INFO | |
+//! | `worker stalled` | WARN | |
 //! | `worker stopping` | INFO | |
 //! | `worker stopped` | INFO; WARN where nobody had asked it to | `code` or `signal`, `uptime_ms` |
 //! | `worker restarting` | INFO | `delay_ms` |
