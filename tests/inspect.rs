@@ -5,7 +5,7 @@ mod common;
 use std::time::Duration;
 
 use common::client::{assert_kind, eventually, soon, started};
-use common::{alone, alone_async, zoo_pool};
+use common::{alone, alone_async, signal, zoo_pool};
 use serde_json::json;
 use stdiobus::{
     BackendType, BusConfig, BusState, ErrorCode, Event, ListenMode, PoolConfig, Protocol,
@@ -134,6 +134,31 @@ fn the_end_of_stderr_can_be_asked_for_also_when_all_is_over() {
             bus.worker_stderr_tail(1, 3).await,
             ErrorCode::InvalidArgument,
         );
+    });
+}
+
+#[test]
+fn a_worker_that_leaves_its_input_unread_is_told_of_and_so_is_its_return() {
+    alone_async(|| async {
+        let bus = StdioBus::builder().pool(zoo_pool(&["echo"]));
+        let bus = bus.build().expect("valid");
+        let mut events = bus.events();
+        bus.start().await.expect("starts");
+        let pid = bus.workers().await.expect("known")[0].pid.expect("runs");
+        signal(pid, "STOP");
+        // More than a pipe takes.
+        let sent = bus.notify("note", "x".repeat(1 << 20)).await;
+        sent.expect("accepted");
+        let mut next = async |what| soon(what, events.next()).await.expect("the bus runs");
+        assert!(matches!(next("its start").await, Event::WorkerStarted(_)));
+        assert!(matches!(next("its readiness").await, Event::WorkerReady(_)));
+        match next("its silence").await {
+            Event::WorkerStalled(worker) => assert_eq!((worker.id, worker.pid), (0, Some(pid))),
+            other => panic!("{other:?}"),
+        }
+        signal(pid, "CONT");
+        assert!(matches!(next("its return").await, Event::WorkerReady(_)));
+        bus.stop().await.expect("stops");
     });
 }
 

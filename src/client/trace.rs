@@ -25,7 +25,8 @@ pub(super) struct Trace {
 #[derive(Debug)]
 enum Life {
     Unsent,
-    Sent(Instant),
+    /// Without the time where nobody wants to know it.
+    Sent(Option<Instant>),
     Ended,
 }
 
@@ -76,12 +77,22 @@ impl Trace {
     /// Runs a part of the request's life, which the first time sends it.
     pub(super) fn in_scope<T>(&mut self, part: impl FnOnce() -> T) -> T {
         if let Life::Unsent = self.life {
-            self.life = Life::Sent(Instant::now());
+            self.life = Life::Sent(self.is_watched().then(Instant::now));
         }
         #[cfg(feature = "tracing")]
         return self.span.in_scope(part);
         #[cfg(not(feature = "tracing"))]
         part()
+    }
+
+    #[cfg(feature = "metrics")]
+    fn is_watched(&self) -> bool {
+        true
+    }
+
+    #[cfg(not(feature = "metrics"))]
+    fn is_watched(&self) -> bool {
+        !self.span.is_disabled()
     }
 
     /// The request has ended like this.
@@ -104,7 +115,7 @@ impl Trace {
         let took = match std::mem::replace(&mut self.life, Life::Ended) {
             Life::Ended => return,
             Life::Unsent => None,
-            Life::Sent(sent) => Some(sent.elapsed()),
+            Life::Sent(sent) => sent.map(|sent| sent.elapsed()),
         };
         self.record(outcome, took);
         #[cfg(feature = "metrics")]

@@ -15,8 +15,8 @@
 //! Each request and each stream of this process has a span `stdiobus.request` of
 //! target `stdiobus` and level DEBUG. It is made where the request is, so the
 //! caller's span is its parent; it is entered at each poll and left again; and it
-//! closes when the request has ended. Where that level is off, a request costs one
-//! look at a flag more.
+//! closes when the request is dropped. Where that level is off, a request costs a few
+//! looks at a flag more.
 //!
 //! | field | what |
 //! |---|---|
@@ -41,6 +41,7 @@
 //! |---|---|---|
 //! | `worker started` | INFO | |
 //! | `worker ready` | INFO | |
+//! | `worker stalled` | WARN | |
 //! | `worker stopping` | INFO | |
 //! | `worker stopped` | INFO; WARN where nobody had asked it to | `code` or `signal`, `uptime_ms` |
 //! | `worker restarting` | INFO | `delay_ms` |
@@ -66,7 +67,8 @@
 //! Counters and gauges are brought up to date by `StdioBus::publish_metrics`, which
 //! whoever scrapes calls before; so no message pays for them, and the bus thread
 //! answers three questions a scrape. Only the histogram is recorded as requests end,
-//! in the task that gets the answer. Counters count from the first publishing on
+//! in the task that gets the answer, for the price of one look-up of its series.
+//! Counters count from the first publishing on
 //! what the bus has counted since it was built; a bus that follows another one under
 //! the same name goes on from there. A recorder has to be installed before.
 //!

@@ -18,6 +18,10 @@ pub enum Event {
     WorkerStarted(WorkerRef),
     /// The worker takes requests.
     WorkerReady(WorkerRef),
+    /// The worker has left its stdin unread for 5 seconds, and gets no new sessions
+    /// while the pool has others. [`WorkerReady`](Self::WorkerReady) tells when it
+    /// reads again.
+    WorkerStalled(WorkerRef),
     /// The worker was asked to end.
     WorkerStopping(WorkerRef),
     /// The worker is gone.
@@ -154,6 +158,7 @@ pub(super) fn event_of(raw: RawEvent) -> Option<Event> {
     Some(match raw.kind {
         sys::STDIO_BUS_EVENT_WORKER_STARTED => Event::WorkerStarted(worker_of(raw).0),
         sys::STDIO_BUS_EVENT_WORKER_READY => Event::WorkerReady(worker_of(raw).0),
+        sys::STDIO_BUS_EVENT_WORKER_STALLED => Event::WorkerStalled(worker_of(raw).0),
         sys::STDIO_BUS_EVENT_WORKER_STOPPING => Event::WorkerStopping(worker_of(raw).0),
         sys::STDIO_BUS_EVENT_WORKER_STOPPED => {
             let exit = exit_of(&raw);

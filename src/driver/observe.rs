@@ -99,6 +99,7 @@ mod with_tracing {
             match event {
                 Event::WorkerStarted(worker) => about!(info, bus, worker, "worker started"),
                 Event::WorkerReady(worker) => about!(info, bus, worker, "worker ready"),
+                Event::WorkerStalled(worker) => about!(warn, bus, worker, "worker stalled"),
                 Event::WorkerStopping(worker) => {
                     self.stopping.insert(worker.id);
                     about!(info, bus, worker, "worker stopping");

@@ -69,8 +69,16 @@ struct sb_pool {
     sb_timer queue_timer; /* the first of the queue has waited long enough */
     sb_queued *head, *tail;
     size_t queued_bytes;
-    uint64_t requests;  /* given to its workers */
+    /* Counted with the model of a private pool, which outlives it. */
+    uint64_t requests; /* given to its workers */
+    uint64_t restarts; /* of its workers */
 };
+
+/* Where what a pool does is counted. */
+static inline sb_pool *sb_pool_counted(sb_pool *pool)
+{
+    return pool->model != NULL ? pool->model : pool;
+}
 
 /* A frame the bus made for the host, to be handed out by the next step. */
 typedef struct sb_letter {

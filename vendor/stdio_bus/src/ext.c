@@ -240,14 +240,12 @@ static void add_worker(stdio_bus_pool_info_t *info, const sb_worker *worker)
     info->pending += worker->peer.pending;
     info->sessions += worker->peer.session_count;
     info->outbox_bytes += worker->sink.outbox.bytes;
-    info->restarts += worker->restarts.total;
 }
 
 static void add_queue(stdio_bus_pool_info_t *info, const sb_pool *pool)
 {
     info->queued += pool->waiting.pending;
     info->queued_bytes += pool->queued_bytes;
-    info->requests += pool->requests;
 }
 
 int stdio_bus_pool_info(const stdio_bus_t *bus, int number, stdio_bus_pool_info_t *info)
@@ -261,6 +259,8 @@ int stdio_bus_pool_info(const stdio_bus_t *bus, int number, stdio_bus_pool_info_
     info->size = size;
     pool = bus->pools[number];
     info->id = pool->config.id;
+    info->requests = pool->requests;
+    info->restarts = pool->restarts;
     add_queue(info, pool);
     for (const sb_pool *own = bus->private_pools; own != NULL; own = own->next) {
         if (own->model == pool) add_queue(info, own);

@@ -379,6 +379,7 @@ static void plan_restart(stdio_bus_t *bus, sb_worker *worker)
         worker->restarts.backoffs++;
     }
     worker->restarts.total++;
+    sb_pool_counted(worker->pool)->restarts++;
     bus->stats.worker_restarts++;
     sb_worker_retry_at(worker, now + delay, false);
     sb_log(&bus->ctx, SB_LOG_INFO, "worker %d (%s) is restarted in %u ms", worker->id, worker->config->id,

@@ -309,7 +309,7 @@ static int to_worker(stdio_bus_t *bus, const sb_message *message, sb_worker *wor
         if (token.ptr == NULL) return refuse_overloaded(bus, message, "Out of memory", STDIO_BUS_EFULL);
         sb_router_request(router, request)->at = worker->sink.queued;
         sb_router_mean(router, request, message->meaning);
-        message->pool->requests++;
+        sb_pool_counted(message->pool)->requests++;
         if (sb_router_request(router, request)->issued != 0) sb_splice_replace(&edits, envelope->id, token);
         ok = message->meta.ptr == NULL || map_meta(bus, message, request, token, &edits, scratch);
     }

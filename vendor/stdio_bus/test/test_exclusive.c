@@ -115,6 +115,21 @@ static void a_worker_that_dies_is_replaced_for_its_client(void)
     finish(bus);
 }
 
+static void what_a_pool_has_counted_outlives_its_clients(void)
+{
+    stdio_bus_t *bus = start_exclusive(EXCLUSIVE("1", ""));
+    int one = connect_pair(bus), two = connect_pair(bus);
+    kill((pid_t)asks_pid(bus, one), SIGKILL);
+    STEP_UNTIL(bus, pool_info(bus, 0).restarts == 1 && pool_info(bus, 0).ready == 1);
+    CHECK(asks_pid(bus, one) > 0);
+    close(one);
+    STEP_UNTIL(bus, stdio_bus_worker_count(bus) == 0);
+    CHECK(pool_info(bus, 0).requests == 2 && pool_info(bus, 0).restarts == 1);
+    CHECK(asks_pid(bus, two) > 0);
+    CHECK(pool_info(bus, 0).requests == 3 && pool_info(bus, 0).restarts == 1);
+    finish(bus);
+}
+
 static void what_a_worker_says_belongs_to_its_client(void)
 {
     stdio_bus_t *bus = start_exclusive("{\"pools\":[{\"id\":\"p\",\"command\":\"sh\",\"clients\":\"exclusive\",\"instances\":2,\"args\":"
@@ -181,6 +196,7 @@ static const sb_test tests[] = {
     TEST(the_host_may_be_the_one),
     TEST(each_client_introduces_itself_to_its_own_worker),
     TEST(a_worker_that_dies_is_replaced_for_its_client),
+    TEST(what_a_pool_has_counted_outlives_its_clients),
     TEST(what_a_worker_says_belongs_to_its_client),
     TEST(after_a_reload_a_client_goes_on_with_a_new_worker),
     TEST(what_waits_for_a_shared_worker_goes_to_an_own_one_after_a_reload),
