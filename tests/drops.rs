@@ -4,27 +4,31 @@
 mod common;
 
 use std::io::Read;
-use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Waker};
 use std::thread;
 use std::time::Duration;
 
-use common::client::{assert_kind, block_on};
+use common::client::{assert_shutting_down, begin, block_on, forever};
 use common::peer::kill_now;
 use common::{BOUND, alone, children, open_tokios_sockets, runs, wait_until, zoo_pool};
 use serde_json::{Value, json};
 use stdiobus::{
-    BusConfig, BusState, ErrorCode, EventStream, NotificationStream, Request, RequestOptions,
+    BusConfig, BusState, ErrorCode, EventStream, NotificationStream, PoolConfig, Request,
     ResponseStream, StateChanges, StdioBus, StdioBusBuilder, StreamEvent, blocking,
 };
+use tokio::io::AsyncReadExt;
 use tokio::runtime::{self, Runtime};
 
 /// The bus under test.
 fn bus(builder: StdioBusBuilder) -> StdioBus {
     builder.build().expect("valid")
+}
+
+/// The same, without async.
+fn blocking_bus(builder: StdioBusBuilder) -> blocking::StdioBus {
+    builder.build_blocking().expect("valid")
 }
 
 // ---- panics ------------------------------------------------------------------------------------
@@ -92,16 +96,6 @@ fn builder(stage: Stage) -> StdioBusBuilder {
     StdioBus::builder().config(config.default_pool("zoo"))
 }
 
-/// Polls a future once, and drops it.
-fn begin(future: impl Future) {
-    let mut cx = Context::from_waker(Waker::noop());
-    let _ = pin!(future).poll(&mut cx);
-}
-
-fn forever() -> RequestOptions {
-    RequestOptions::new().timeout(None)
-}
-
 /// Brings a bus as far as this stage. A start goes on until the bus thread logs something.
 async fn reach(bus: &StdioBus, stage: Stage) -> Open {
     let mut open = Open {
@@ -160,13 +154,11 @@ async fn reach(bus: &StdioBus, stage: Stage) -> Open {
 /// Everything ends, once nobody holds the bus any more.
 async fn assert_ends(mut open: Open) {
     if let Some(asked) = open.asked.take() {
-        let error = assert_kind(asked.await, ErrorCode::TransportError);
-        assert_eq!(error.to_string(), "bus is shutting down");
+        assert_shutting_down(&asked.await.expect_err("an end"));
     }
     if let Some(mut stream) = open.stream.take() {
         let end = stream.next().await.expect("an end");
-        let error = assert_kind(end, ErrorCode::TransportError);
-        assert_eq!(error.to_string(), "bus is shutting down");
+        assert_shutting_down(&end.expect_err("an end"));
         assert!(stream.next().await.is_none());
     }
     while open.notes.next().await.is_some() {}
@@ -291,6 +283,40 @@ fn a_bus_can_be_dropped_by_a_panic() {
             panics.join().expect_err("it panics");
             block_on(assert_ends(open));
         }
+    });
+}
+
+#[test]
+fn what_this_process_serves_and_asks_as_a_client_ends_with_a_drop() {
+    alone_without_panics(|| {
+        let runtime = threads();
+        runtime.block_on(async {
+            let pool = PoolConfig::in_process("own");
+            let bus = bus(StdioBus::builder().pool(pool));
+            bus.start().await.expect("starts");
+            let (serving, mut served) = tokio::sync::mpsc::channel::<()>(1);
+            let service = move |_| {
+                let serving = serving.clone();
+                async move {
+                    serving.send(()).await.expect("the test listens");
+                    std::future::pending().await
+                }
+            };
+            let guard = bus.register_worker("own", service).await;
+            let guard = guard.expect("registered");
+            let asked = bus.try_request_with("hold", (), forever()).expect("room");
+            served.recv().await.expect("it is called");
+            let mut client = bus.connect_io(None).await.expect("connected");
+            drop(bus);
+            assert_shutting_down(&asked.await.expect_err("an end"));
+            let mut text = String::new();
+            let end = client.read_to_string(&mut text).await;
+            assert_eq!((end.expect("read"), text.as_str()), (0, ""));
+            assert!(served.recv().await.is_none(), "what it ran is dropped");
+            drop(guard);
+        });
+        let alive = || runtime.metrics().num_alive_tasks();
+        wait_until("no task is left", BOUND, || alive() == 0);
     });
 }
 
@@ -489,8 +515,7 @@ fn whoever_logs_can_drop_the_last_handle() {
 #[test]
 fn threads_that_wait_for_what_is_open_are_let_go_by_a_drop() {
     alone_without_panics(|| {
-        let bus = StdioBus::builder().pool(zoo_pool(&["fork"]));
-        let bus = bus.build_blocking().expect("valid");
+        let bus = blocking_bus(StdioBus::builder().pool(zoo_pool(&["fork"])));
         bus.start().expect("starts");
         let pids = processes(&bus);
         let params = json!({"hold": true});
@@ -511,8 +536,7 @@ fn threads_that_wait_for_what_is_open_are_let_go_by_a_drop() {
                 thread::yield_now();
             }
             drop(bus);
-            let error = assert_kind(stream.join().expect("no panic"), ErrorCode::TransportError);
-            assert_eq!(error.to_string(), "bus is shutting down");
+            assert_shutting_down(&stream.join().expect("no panic").expect_err("an end"));
             assert!(notes.join().expect("no panic") && events.join().expect("no panic"));
             assert_eq!(states.join().expect("no panic"), Some(BusState::Stopped));
             assert_eq!(read.join().expect("no panic"), 0);
@@ -531,8 +555,7 @@ fn processes(bus: &blocking::StdioBus) -> Vec<u32> {
 #[test]
 fn a_thread_that_waits_for_its_answer_keeps_the_bus_of_others_alive() {
     alone_without_panics(|| {
-        let bus = StdioBus::builder().pool(zoo_pool(&["fork"]));
-        let bus = bus.build_blocking().expect("valid");
+        let bus = blocking_bus(StdioBus::builder().pool(zoo_pool(&["fork"])));
         bus.start().expect("starts");
         let pids = processes(&bus);
         let own = bus.clone();

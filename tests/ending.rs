@@ -1,24 +1,24 @@
-//! How a bus ends what is open, at every stage, and when several want its end at once.
+//! How a bus ends what is open, at every stage.
 
 mod common;
 
-use std::pin::{Pin, pin};
+use std::pin::Pin;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Barrier, Mutex};
-use std::task::{Context, Poll, Waker};
-use std::thread;
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
-use common::client::{assert_kind, block_on, soon};
-use common::{BOUND, alone, alone_async, children, runs, zoo_pool};
+use common::client::{
+    assert_kind, assert_shutting_down, begin, block_on, forever, poll_once, soon,
+};
+use common::{BOUND, alone, alone_async, runs, zoo_pool};
 use futures_core::Stream;
 use serde_json::json;
 use stdiobus::{
-    BusConfig, BusState, Error, ErrorCode, Protocol, Request, RequestOptions, ResponseStream,
-    RestartPolicy, Result, StdioBus, StdioBusBuilder, StopReport, StreamEvent,
+    BusState, ErrorCode, Protocol, Request, ResponseStream, RestartPolicy, Result, StdioBus,
+    StdioBusBuilder, StopReport, StreamEvent,
 };
-use tokio::io::AsyncWriteExt;
 
 /// The bus under test.
 fn bus(builder: StdioBusBuilder) -> StdioBus {
@@ -27,28 +27,9 @@ fn bus(builder: StdioBusBuilder) -> StdioBus {
 
 const SHORT: Duration = Duration::from_millis(300);
 
-fn forever() -> RequestOptions {
-    RequestOptions::new().timeout(None)
-}
-
-fn poll<F: Future>(future: F) -> Poll<F::Output> {
-    pin!(future).poll(&mut Context::from_waker(Waker::noop()))
-}
-
-/// Polls a future once, and drops it.
-fn begin(future: impl Future) {
-    let _ = poll(future);
-}
-
 fn waits<S: Stream + Unpin>(stream: &mut S) -> bool {
     let mut cx = Context::from_waker(Waker::noop());
     Pin::new(stream).poll_next(&mut cx).is_pending()
-}
-
-#[track_caller]
-fn is_shutting_down(error: &Error) {
-    assert_eq!(error.kind(), Some(ErrorCode::TransportError), "{error:?}");
-    assert_eq!(error.to_string(), "bus is shutting down");
 }
 
 /// A bus whose worker stays until it is killed.
@@ -88,16 +69,18 @@ async fn open(bus: &StdioBus) -> Open {
 
 impl Open {
     fn all_wait(&mut self) -> bool {
-        self.asked.iter_mut().all(|asked| poll(asked).is_pending())
+        self.asked
+            .iter_mut()
+            .all(|asked| poll_once(asked).is_pending())
             && self.streams.iter_mut().all(waits)
     }
 
     async fn assert_shut_down(self) {
         for asked in self.asked {
-            is_shutting_down(&asked.await.expect_err("an end"));
+            assert_shutting_down(&asked.await.expect_err("an end"));
         }
         for mut stream in self.streams {
-            is_shutting_down(&stream.next().await.expect("an end").expect_err("no answer"));
+            assert_shutting_down(&stream.next().await.expect("an end").expect_err("no answer"));
             assert!(stream.next().await.is_none());
         }
     }
@@ -124,7 +107,7 @@ fn a_stop_ends_requests_and_streams_before_the_workers_and_subscriptions_after_t
             assert!(runs(worker), "it is still there");
             assert!(waits(&mut notes) && waits(&mut events));
             let late = bus.request("echo", ()).await;
-            is_shutting_down(&late.expect_err("too late"));
+            assert_shutting_down(&late.expect_err("too late"));
 
             let report = bus.stop().await.expect("stops");
             assert_eq!(report.killed(), 1);
@@ -150,11 +133,15 @@ fn whoever_waits_for_room_ends_with_the_others() {
         let mut waiting: Vec<_> = (0..20)
             .map(|_| bus.request_with("echo", &large, forever()))
             .collect();
-        assert!(waiting.iter_mut().all(|request| poll(request).is_pending()));
+        assert!(
+            waiting
+                .iter_mut()
+                .all(|request| poll_once(request).is_pending())
+        );
         begin(bus.stop_with_timeout(Duration::from_secs(2)));
-        is_shutting_down(&held.await.expect_err("an end"));
+        assert_shutting_down(&held.await.expect_err("an end"));
         for request in waiting {
-            is_shutting_down(&request.await.expect_err("an end"));
+            assert_shutting_down(&request.await.expect_err("an end"));
         }
         assert_eq!(bus.state(), BusState::Stopping);
         bus.stop_with_timeout(Duration::ZERO).await.expect("stops");
@@ -248,7 +235,7 @@ fn whatever_is_asked_of_a_bus_that_stops_is_refused_with_the_same_words() {
             bus.hello(stdiobus::HelloParams::new()).await.map(drop),
         ];
         for refused in refused {
-            is_shutting_down(&refused.expect_err("refused"));
+            assert_shutting_down(&refused.expect_err("refused"));
         }
         bus.stop_with_timeout(Duration::ZERO).await.expect("stops");
     });
@@ -319,14 +306,14 @@ fn limits_of_any_length_are_taken() {
     });
 }
 
-// ---- several at once ---------------------------------------------------------------------------
+// ---- one after the other -------------------------------------------------------------------------
 
 #[test]
 fn a_stop_at_once_cuts_one_short_that_takes_its_time() {
     alone_async(|| async {
         let (bus, worker) = with_stayer().await;
         let mut slow = Box::pin(bus.stop());
-        assert!(poll(&mut slow).is_pending());
+        assert!(poll_once(&mut slow).is_pending());
         let start = Instant::now();
         let report = bus.stop_with_timeout(Duration::ZERO).await.expect("stops");
         assert!(start.elapsed() < Duration::from_secs(5));
@@ -368,200 +355,6 @@ fn a_drop_does_not_put_off_a_stop_that_has_begun() {
     });
 }
 
-/// Lets all of these begin at the same moment, each on a thread of its own.
-fn race(racers: Vec<Box<dyn FnOnce() + Send>>) {
-    let barrier = Arc::new(Barrier::new(racers.len()));
-    let begin = |racer: Box<dyn FnOnce() + Send>| {
-        let barrier = Arc::clone(&barrier);
-        thread::spawn(move || {
-            barrier.wait();
-            racer();
-        })
-    };
-    for thread in racers.into_iter().map(begin).collect::<Vec<_>>() {
-        thread.join().expect("no panic");
-    }
-}
-
-#[test]
-fn stops_drains_and_drops_at_once_all_end_and_tell_the_same() {
-    alone(|| {
-        for _ in 0..50 {
-            let bus = bus(StdioBus::builder().pool(zoo_pool(&["echo"]).instances(2)));
-            block_on(bus.start()).expect("starts");
-            let held = bus.try_request("hold", ()).expect("room");
-            let reports = Arc::new(Mutex::new(Vec::new()));
-            let mut racers: Vec<Box<dyn FnOnce() + Send>> = Vec::new();
-            for number in 0..6 {
-                let (ended, reports) = (bus.clone(), Arc::clone(&reports));
-                racers.push(Box::new(move || {
-                    let report = block_on(async {
-                        match number {
-                            0 | 1 => ended.stop().await,
-                            2 => ended.stop_with_timeout(Duration::from_secs(3)).await,
-                            _ => ended.drain(BOUND).await,
-                        }
-                    });
-                    reports
-                        .lock()
-                        .expect("no panic")
-                        .push(report.expect("ends"));
-                }));
-                let bus = bus.clone();
-                racers.push(Box::new(move || drop(bus)));
-            }
-            let mut states = bus.state_changes();
-            drop(bus);
-            race(racers);
-            is_shutting_down(&block_on(held).expect_err("an end"));
-            let reports = reports.lock().expect("no panic");
-            assert_eq!(reports.len(), 6);
-            assert_eq!(reports[0].exits.len(), 2);
-            assert!(reports.iter().all(|report| *report == reports[0]));
-            assert_eq!(block_on(states.next()), Some(BusState::Stopped));
-            assert_eq!(block_on(states.next()), None);
-        }
-        assert!(children(std::process::id()).is_empty());
-    });
-}
-
-#[test]
-fn a_start_and_an_end_at_once_leave_a_bus_that_has_stopped() {
-    alone(|| {
-        for round in 0..100 {
-            let bus = bus(StdioBus::builder().pool(zoo_pool(&["echo"]).instances(2)));
-            let mut states = bus.state_changes();
-            let mut racers: Vec<Box<dyn FnOnce() + Send>> = Vec::new();
-            let starts = bus.clone();
-            racers.push(Box::new(move || {
-                if let Err(error) = block_on(starts.start()) {
-                    let kind = error.kind();
-                    let stopped = matches!(
-                        kind,
-                        Some(ErrorCode::InvalidState | ErrorCode::TransportError)
-                    );
-                    assert!(stopped, "{error:?}");
-                }
-            }));
-            match round % 3 {
-                0 => racers.push(Box::new(move || drop(bus))),
-                n => racers.push(Box::new(move || {
-                    block_on(end(&bus, n == 1)).expect("ends");
-                })),
-            }
-            race(racers);
-            assert_eq!(
-                block_on(states.reached(BusState::Stopped)),
-                BusState::Stopped
-            );
-        }
-        assert!(children(std::process::id()).is_empty());
-    });
-}
-
-#[test]
-fn of_several_starts_at_once_one_succeeds() {
-    alone(|| {
-        for _ in 0..30 {
-            let bus = bus(StdioBus::builder().pool(zoo_pool(&["echo"])));
-            let started = Arc::new(Mutex::new(0));
-            let racers = (0..4).map(|_| {
-                let (bus, started) = (bus.clone(), Arc::clone(&started));
-                Box::new(move || match block_on(bus.start()) {
-                    Ok(()) => *started.lock().expect("no panic") += 1,
-                    Err(error) => assert_eq!(error.kind(), Some(ErrorCode::InvalidState)),
-                }) as Box<dyn FnOnce() + Send>
-            });
-            race(racers.collect());
-            assert_eq!(*started.lock().expect("no panic"), 1);
-            block_on(bus.stop()).expect("stops");
-        }
-    });
-}
-
-#[test]
-fn requests_beside_a_stop_are_answered_or_told_of_it() {
-    alone(|| {
-        for round in 0..60 {
-            let bus = bus(StdioBus::builder().pool(zoo_pool(&["echo"]).instances(2)));
-            block_on(bus.start()).expect("starts");
-            let mut racers: Vec<Box<dyn FnOnce() + Send>> = Vec::new();
-            for thread in 0..3 {
-                let bus = bus.clone();
-                racers.push(Box::new(move || {
-                    for call in 0.. {
-                        let params = json!([thread, call]);
-                        match block_on(bus.request("echo", &params)) {
-                            Ok(answer) => assert_eq!(answer, params),
-                            Err(error) if error.kind() == Some(ErrorCode::InvalidState) => {
-                                assert!(error.to_string().contains("stopped"), "{error}");
-                                return;
-                            }
-                            Err(error) => return is_shutting_down(&error),
-                        }
-                    }
-                }));
-            }
-            racers.push(Box::new(move || {
-                block_on(end(&bus, round % 2 == 0)).expect("ends");
-            }));
-            race(racers);
-        }
-    });
-}
-
-/// What a call may say that runs beside a stop.
-fn is_told(what: &str, result: Result<()>) {
-    let Err(error) = result else { return };
-    let told = matches!(
-        error.kind(),
-        Some(ErrorCode::InvalidState | ErrorCode::TransportError)
-    );
-    assert!(told, "{what}: {error:?}");
-}
-
-#[test]
-fn whatever_is_asked_beside_a_stop_comes_back() {
-    alone_async(|| async {
-        for round in 0..40 {
-            let bus = bus(StdioBus::builder().pool(zoo_pool(&["echo"]).instances(2)));
-            bus.start().await.expect("starts");
-            let stops = tokio::spawn({
-                let bus = bus.clone();
-                async move { end(&bus, round % 2 == 0).await }
-            });
-            let mut turns = 0;
-            while bus.state() < BusState::Stopped || turns == 0 {
-                turns += 1;
-                let service = |_| async { Ok(json!(1)) };
-                let config = BusConfig::new().pool(zoo_pool(&["echo"]).instances(2));
-                bus.stats().await.expect("counted");
-                bus.workers().await.expect("listed");
-                is_told("tail", bus.worker_stderr_tail(0, 1).await.map(drop));
-                is_told("notify", bus.notify("note", ()).await);
-                is_told("end", bus.end_session("s").await.map(drop));
-                is_told(
-                    "register",
-                    bus.register_worker("zoo", service).await.map(drop),
-                );
-                is_told("reload", bus.reload(config).await);
-                let mut notes = bus.subscribe_notifications();
-                let handler = bus.on_message(|_| {}).expect("registered");
-                match bus.connect_io(None).await {
-                    Ok(mut client) => drop(client.write_all(b"{}\n").await),
-                    Err(error) => is_told("connect", Err(error)),
-                }
-                drop(handler);
-                while notes.try_next().is_some() {}
-            }
-            soon("the end", stops)
-                .await
-                .expect("no panic")
-                .expect("ends");
-        }
-    });
-}
-
 // ---- while it starts ---------------------------------------------------------------------------
 
 /// A bus that has begun to start, and is held up in the middle of it.
@@ -597,7 +390,7 @@ fn a_bus_can_be_ended_while_it_starts() {
             assert_kind(block_on(bus.request("echo", ())), ErrorCode::InvalidState);
             let mut ends = Box::pin(end(&bus, drain));
             let mut again = Box::pin(end(&bus, !drain));
-            assert!(poll(&mut ends).is_pending() && poll(&mut again).is_pending());
+            assert!(poll_once(&mut ends).is_pending() && poll_once(&mut again).is_pending());
             release.send(()).expect("it is held up");
             let report = block_on(ends).expect("ends");
             assert_eq!(report.exits.len(), 2);

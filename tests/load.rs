@@ -38,6 +38,8 @@ fn builder(protocol: Protocol) -> StdioBusBuilder {
     StdioBus::builder()
         .pool(zoo_pool(&["echo"]).instances(WORKERS).protocol(protocol))
         .limits(limits)
+        // So little that calls often wait for room.
+        .max_in_flight_bytes(3000)
         .on_request(|request| async move { Ok(request.params().clone()) })
 }
 

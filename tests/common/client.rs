@@ -63,6 +63,28 @@ pub fn short() -> RequestOptions {
     RequestOptions::new().timeout(Duration::from_millis(50))
 }
 
+/// Options for a request that may wait for ever.
+pub fn forever() -> RequestOptions {
+    RequestOptions::new().timeout(None)
+}
+
+/// The error is that of everything that a stop ends.
+#[track_caller]
+pub fn assert_shutting_down(error: &Error) {
+    assert_eq!(error.kind(), Some(ErrorCode::TransportError), "{error:?}");
+    assert_eq!(error.to_string(), "bus is shutting down");
+}
+
+/// Polls a future once; nobody will wake whoever does so.
+pub fn poll_once<F: Future>(future: F) -> Poll<F::Output> {
+    pin!(future).poll(&mut Context::from_waker(Waker::noop()))
+}
+
+/// Polls a future once, and drops it.
+pub fn begin(future: impl Future) {
+    let _ = poll_once(future);
+}
+
 /// Waits for a future on this thread, without any runtime.
 pub fn block_on<F: Future>(future: F) -> F::Output {
     struct Unpark(Thread);
