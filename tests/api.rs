@@ -98,6 +98,8 @@ fn every_future_is_send(
     send(bus.send("{}"));
     send(bus.start());
     send(bus.pools());
+    #[cfg(feature = "metrics")]
+    send(bus.publish_metrics());
     send(bus.stats());
     send(bus.stderr_tail(1));
     send(bus.worker_stderr_tail(0, 1));
