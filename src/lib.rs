@@ -33,6 +33,12 @@
 //! tokio runtime that was there when the bus was built or started, else on one
 //! thread more. [`blocking`] is the client without async.
 //!
+//! # Backends
+//! A bus lives in this process unless the builder says otherwise
+//! ([`StdioBusBuilder::backend`]): it may be a child of its own, or one that runs
+//! already and is reached over a socket. What a client can rely on is the same
+//! everywhere.
+//!
 //! # Routing
 //! Requests of one session go to the same worker of a pool, in their order.
 //! Everything a [`StdioBus`] sends belongs to its own session, unless

@@ -121,14 +121,17 @@ impl StdioBus {
     }
 
     /// Opens the listeners and starts the workers. Returns once every worker's
-    /// program has been executed.
+    /// program has been executed; where the bus is a subprocess, once that says that
+    /// it serves, and where it runs elsewhere, once it is reached.
     ///
     /// A bus can be started once. If starting fails it is stopped for good;
     /// what had been started is stopped again before this returns.
     ///
     /// # Errors
     /// - `Unavailable`: a program can't be executed or an address can't be
-    ///   bound; the text names it and the system's reason.
+    ///   bound, the bus's own program doesn't serve in time, or a running bus
+    ///   can't be reached; the text names it and the system's reason.
+    /// - `PolicyDenied`: a running bus doesn't accept the token.
     /// - `InvalidState`: started before, or stopped. `TransportError`: another
     ///   thread stops it at this moment.
     /// - `ResourceExhausted`: no thread can be started for the handler of

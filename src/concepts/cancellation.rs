@@ -33,6 +33,10 @@
 //! | ACP | `session/cancel` for a `session/prompt`, else `$/cancel_request` |
 //! | NDJSON | nothing: there is no word for it |
 //!
+//! A client on a socket says it in the words of its protocol, or to the bus itself:
+//! `stdio_bus/cancel` with `{"requestId": ID}` does the same as dropping a
+//! [`Request`] does here.
+//!
 //! Whether it stops is its own affair. Its late answer is swallowed and counted
 //! ([`Stats::late_answers`]); until it comes or the worker ends, the id stays
 //! taken, so that it can't be mistaken for the answer to something else.

@@ -36,6 +36,9 @@
 //! - A listener with a [`token`](crate::Listen::token) lets only those in who show
 //!   it. It is compared in constant time, and is in no log and no `Debug` output.
 //! - Nothing is encrypted.
+//! - To a client, the bus that it reaches ([`BackendMode::Remote`]) is as trusted as
+//!   one of its own: it sees all messages, and its errors can't be told from those
+//!   that a worker words in the same way.
 //!
 //! # What leaks where
 //! - Errors about a worker's end carry the end of its stderr ([`WorkerExit`]) to
@@ -52,6 +55,7 @@
 //! [`max_input_buffer`] long. A line that is no JSON-RPC harms nobody but its
 //! sender.
 //!
+//! [`BackendMode::Remote`]: crate::BackendMode::Remote
 //! [`Listen::mode`]: crate::Listen::mode
 //! [`Listen::allow_uid`]: crate::Listen::allow_uid
 //! [`inherit_env`]: crate::PoolConfig::inherit_env
