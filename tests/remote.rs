@@ -2,16 +2,16 @@
 
 mod common;
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, Instant};
 
-use common::client::{assert_kind, eventually, soon};
-use common::{TempDir, alone_async, zoo_pool};
+use common::client::{assert_kind, begin, eventually, soon};
+use common::{BOUND, TempDir, alone_async, zoo_pool};
 use serde_json::{Value, json};
 use stdiobus::{
-    BackendMode, BusState, ErrorCode, Listen, RemoteOptions, StdioBus, StdioBusBuilder,
+    BackendMode, BusState, ErrorCode, Listen, RemoteOptions, StdioBus, StdioBusBuilder, StreamEvent,
 };
 
 fn to(options: RemoteOptions) -> StdioBusBuilder {
@@ -244,5 +244,80 @@ fn a_connection_to_nothing_that_reads_still_stops_in_time() {
             began.elapsed()
         );
         assert_kind(held.await.expect("no panic"), ErrorCode::TransportError);
+    });
+}
+
+/// A client of a bus that the test plays.
+async fn with_fake(dir: &TempDir) -> (StdioBus, Fake) {
+    let path = dir.path("fake.sock");
+    let listener = UnixListener::bind(&path).expect("bound");
+    let bus = to(RemoteOptions::unix(&path)).build().expect("valid");
+    bus.start().await.expect("connected");
+    let (socket, _) = listener.accept().expect("a client");
+    socket.set_read_timeout(Some(BOUND)).expect("set");
+    let lines = BufReader::new(socket.try_clone().expect("cloned"));
+    (bus, Fake { socket, lines })
+}
+
+struct Fake {
+    socket: UnixStream,
+    lines: BufReader<UnixStream>,
+}
+
+impl Fake {
+    fn read(&mut self) -> Value {
+        let mut line = String::new();
+        self.lines.read_line(&mut line).expect("a line");
+        serde_json::from_str(&line).expect("JSON")
+    }
+
+    fn write(&mut self, message: Value) {
+        writeln!(self.socket, "{message}").expect("written");
+    }
+
+    fn chunk(&mut self, text: &str) {
+        let update = json!({"sessionUpdate": "agent_message_chunk",
+            "content": {"type": "text", "text": text}});
+        let params = json!({"sessionId": "s", "update": update});
+        self.write(json!({"jsonrpc": "2.0", "method": "session/update", "params": params}));
+    }
+}
+
+#[test]
+fn chunks_of_a_turn_that_was_given_up_and_are_on_their_way_do_not_reach_the_next() {
+    alone_async(|| async {
+        let dir = TempDir::new();
+        let (bus, mut fake) = with_fake(&dir).await;
+        let turn = || bus.stream_request("session/prompt", json!({"sessionId": "s"}));
+        let mut first = turn();
+        begin(first.next());
+        assert_eq!(fake.read()["method"], "session/prompt");
+        drop(first);
+        let mut second = turn();
+        begin(second.next());
+        // Sent before the bus has read anything of that.
+        fake.chunk("of the first");
+        let asked = loop {
+            let message = fake.read();
+            match message["method"].as_str() {
+                Some("session/prompt") => break message["id"].clone(),
+                Some("stdio_bus/cancel") if !message["id"].is_null() => {
+                    let result = json!({"ok": false});
+                    fake.write(json!({"jsonrpc": "2.0", "id": message["id"], "result": result}));
+                }
+                _ => {}
+            }
+        };
+        fake.chunk("of the second");
+        fake.write(json!({"jsonrpc": "2.0", "id": asked, "result": {}}));
+        let mut texts = Vec::new();
+        while let Some(event) = soon("the stream", second.next()).await {
+            if let StreamEvent::Chunk(text) = event.expect("no error") {
+                texts.push(text);
+            }
+        }
+        assert_eq!(texts, ["of the second"]);
+        assert_eq!(bus.pending_count(), Some(0));
+        bus.stop().await.expect("stops");
     });
 }

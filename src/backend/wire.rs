@@ -98,18 +98,39 @@ impl Wire {
 
     /// Tells the bus that a request is given up.
     pub(super) fn cancel(&mut self, id: u64) {
-        if self.relations.remove(id) && self.writer.is_some() && !self.closing {
-            let frame = format!(
-                r#"{{"jsonrpc":"2.0","method":"stdio_bus/cancel","params":{{"requestId":{id}}}}}"#
-            );
-            self.put(frame.as_bytes());
+        if !self.relations.waits_for(id) {
+            return;
         }
+        let stays = self.relations.give_up(id);
+        if self.writer.is_some() && !self.closing {
+            self.say_cancelled(id, None);
+            if stays {
+                // A second time, for the answer: what comes before it may have
+                // been sent before the bus knew.
+                self.say_cancelled(id, Some(&fence(id)));
+            }
+        }
+    }
+
+    fn say_cancelled(&mut self, id: u64, fence: Option<&str>) {
+        let own = fence
+            .map(|own| format!(r#""id":{own},"#))
+            .unwrap_or_default();
+        let frame = format!(
+            r#"{{"jsonrpc":"2.0",{own}"method":"stdio_bus/cancel","params":{{"requestId":{id}}}}}"#
+        );
+        self.put(frame.as_bytes());
     }
 
     /// Gives up everything, and says nothing more once that is written.
     pub(super) fn close(&mut self) {
         let ids: Vec<u64> = self.relations.ids().collect();
-        ids.into_iter().for_each(|id| self.cancel(id));
+        for id in ids {
+            self.relations.give_up(id);
+            if self.writer.is_some() && !self.closing {
+                self.say_cancelled(id, None);
+            }
+        }
         self.closing = true;
         self.close_if_written();
     }
@@ -227,9 +248,14 @@ impl Wire {
     }
 
     fn take(&mut self, line: Vec<u8>) {
+        let glance = Glance::read(&line);
+        if let Some(id) = glance.as_ref().and_then(fenced) {
+            self.relations.remove(id);
+            return;
+        }
         self.stats.messages_out += 1;
         self.stats.bytes_out += line.len() as u64;
-        let Some(glance) = Glance::read(&line) else {
+        let Some(glance) = glance else {
             self.stats.worker_garbage += 1;
             let warning = "the bus sent a line that is no JSON object";
             self.incoming.push(Incoming::Log(2, warning.into()));
@@ -262,4 +288,24 @@ impl Wire {
             data: line,
         }));
     }
+}
+
+/// The id under which the bus is asked whether it knows that a request is given
+/// up.
+fn fence(id: u64) -> String {
+    format!(r#""{FENCE}{id}""#)
+}
+
+const FENCE: &str = "stdio_bus/cancel ";
+
+/// The request whose end the bus knows of by this answer.
+fn fenced(answer: &Glance) -> Option<u64> {
+    let Kind::Response { id: Some(id), .. } = &answer.kind else {
+        return None;
+    };
+    let id = id
+        .strip_prefix('"')?
+        .strip_prefix(FENCE)?
+        .strip_suffix('"')?;
+    own_id(id.as_bytes())
 }
