@@ -4,12 +4,12 @@ mod common;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::backends::Over;
 use common::client::{assert_kind, eventually, short, soon};
 use common::peer::puppet;
-use common::{exists, zoo_pool};
+use common::{BOUND, exists, zoo_pool};
 use serde_json::{Value, json};
 use stdiobus::{
     AuditEvent, BackendType, BusState, Error, ErrorCode, HelloParams, Identity,
@@ -37,6 +37,7 @@ over_every_backend! {
     a_budget_is_kept
     a_stop_ends_what_is_in_flight_at_once
     a_drain_lets_what_is_in_flight_end
+    a_drain_of_what_is_idle_ends_at_once
     states_go_one_way
     a_drop_ends_the_workers
     the_client_without_async_does_the_same
@@ -519,6 +520,14 @@ async fn a_drain_lets_what_is_in_flight_end(over: Over) {
     let (held, drained) = tokio::join!(held, setup.bus.drain(Duration::from_millis(100)));
     assert_kind(held, ErrorCode::TransportError);
     drained.expect("drained");
+    setup.finish().await;
+}
+
+async fn a_drain_of_what_is_idle_ends_at_once(over: Over) {
+    let setup = over.start(&[zoo_pool(&["echo"])]).await;
+    let began = Instant::now();
+    setup.bus.drain(BOUND).await.expect("drained");
+    assert!(began.elapsed() < BOUND / 2, "{:?}", began.elapsed());
     setup.finish().await;
 }
 

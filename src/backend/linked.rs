@@ -279,6 +279,11 @@ impl Backend for Linked {
     }
 
     fn step(&mut self, wait: Option<Duration>) -> std::result::Result<(), String> {
+        // What has been asked for may be there already: then nothing else comes.
+        self.advance()?;
+        if self.is_stopped() {
+            return Ok(());
+        }
         let due = self
             .due()
             .map(|at| at.saturating_duration_since(Instant::now()));
