@@ -23,7 +23,8 @@ pub enum Over {
 pub struct Setup {
     pub bus: StdioBus,
     pub host: Option<StdioBus>,
-    _dir: TempDir,
+    /// Of its socket.
+    pub dir: TempDir,
 }
 
 impl Over {
@@ -85,7 +86,7 @@ impl Over {
         Setup {
             bus: more(builder).build().expect("valid"),
             host,
-            _dir: dir,
+            dir,
         }
     }
 
