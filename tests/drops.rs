@@ -4,13 +4,13 @@
 mod common;
 
 use std::io::Read;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use common::client::{assert_shutting_down, begin, block_on, forever};
+use common::client::{alone_without_panics, assert_shutting_down, begin, block_on, forever};
 use common::peer::kill_now;
 use common::{BOUND, alone, children, open_tokios_sockets, runs, wait_until, zoo_pool};
 use serde_json::{Value, json};
@@ -29,25 +29,6 @@ fn bus(builder: StdioBusBuilder) -> StdioBus {
 /// The same, without async.
 fn blocking_bus(builder: StdioBusBuilder) -> blocking::StdioBus {
     builder.build_blocking().expect("valid")
-}
-
-// ---- panics ------------------------------------------------------------------------------------
-
-static PANICS: AtomicUsize = AtomicUsize::new(0);
-
-/// [`alone`], where nobody may panic, be it on a thread that nobody joins.
-#[track_caller]
-fn alone_without_panics(test: impl FnOnce()) {
-    open_tokios_sockets();
-    alone(|| {
-        let hook = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |panic| {
-            PANICS.fetch_add(1, Ordering::SeqCst);
-            hook(panic);
-        }));
-        test();
-        assert_eq!(PANICS.load(Ordering::SeqCst), 0, "somebody panicked");
-    });
 }
 
 // ---- a bus on its way --------------------------------------------------------------------------

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use common::backends::{Over, Setup};
 use common::client::{
-    assert_kind, assert_shutting_down, begin, block_on, forever, poll_once, soon,
+    alone_without_panics, assert_kind, assert_shutting_down, begin, block_on, forever, poll_once,
+    soon,
 };
 use common::{BOUND, alone, alone_async, open_tokios_sockets, runs, zoo_pool};
 use futures_core::Stream;
@@ -325,7 +326,7 @@ fn requests_that_no_worker_has_taken_end_with_the_bus_however_it_ends() {
 
 #[test]
 fn limits_of_any_length_are_taken() {
-    alone_async(|| async {
+    alone_without_panics(|| {
         for over in EVERYWHERE {
             for how in [How::Stop, How::Drain, How::Drop] {
                 let pools = [zoo_pool(&["echo"])];
@@ -334,12 +335,12 @@ fn limits_of_any_length_are_taken() {
                     bus,
                     host: _host,
                     dir: _dir,
-                } = setup.await;
-                bus.start().await.expect("starts");
-                bus.request("echo", ()).await.expect("answered");
+                } = block_on(setup);
+                block_on(bus.start()).expect("starts");
+                block_on(bus.request("echo", ())).expect("answered");
                 match how {
-                    How::Stop => drop(soon("it", bus.stop_with_timeout(Duration::MAX)).await),
-                    How::Drain => drop(soon("it", bus.drain(Duration::MAX)).await),
+                    How::Stop => drop(block_on(bus.stop_with_timeout(Duration::MAX))),
+                    How::Drain => drop(block_on(bus.drain(Duration::MAX))),
                     How::Drop => {}
                 }
             }

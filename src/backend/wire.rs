@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::Refusal;
 use crate::error::{Error, ErrorCode};
 use crate::native::{FrameKind, Incoming, RawFrame, own_id};
-use crate::rpc::{Glance, Kind, Lines, Relations};
+use crate::rpc::{Glance, Kind, Lines, Relations, release};
 use crate::stats::Stats;
 
 /// The longest line that is read. Both ends take what they have agreed on; this
@@ -22,12 +22,12 @@ const MAX_LINE: usize = 256 << 20;
 /// budget of their own.
 const MAX_OUTBOX: usize = 256 << 20;
 
-/// Beyond this the outbox's room is given back once it is empty.
-const KEPT: usize = 1 << 20;
-
 /// Read in one go, and how many of these make a turn.
 const CHUNK: usize = 64 << 10;
 const CHUNKS_PER_TURN: usize = 16;
+
+/// Why nothing more comes, where nothing went wrong.
+pub(super) const CLOSED: &str = "it was closed";
 
 type Reader = Box<dyn AsyncRead + Unpin + Send>;
 type Writer = Box<dyn AsyncWrite + Unpin + Send>;
@@ -199,8 +199,8 @@ impl Wire {
             }
             moved = true;
         }
-        if moved && self.outbox.capacity() > KEPT {
-            self.outbox = BytesMut::new();
+        if moved {
+            release(&mut self.outbox);
         }
         self.close_if_written();
         moved
@@ -215,7 +215,7 @@ impl Wire {
             let mut buf = ReadBuf::new(&mut self.chunk);
             let end = match Pin::new(&mut self.reader).poll_read(cx, &mut buf) {
                 Poll::Pending => return moved,
-                Poll::Ready(Ok(())) if buf.filled().is_empty() => "it was closed".to_owned(),
+                Poll::Ready(Ok(())) if buf.filled().is_empty() => CLOSED.to_owned(),
                 Poll::Ready(Err(error)) => error.to_string(),
                 Poll::Ready(Ok(())) => {
                     self.lines.push(buf.filled());

@@ -21,6 +21,20 @@ pub(crate) fn tie(command: &mut Command, keep: Option<RawFd>) {
     unsafe { command.pre_exec(set_up) };
 }
 
+/// Lets no write of this thread raise SIGPIPE, whatever the host does with that
+/// signal. Children that are started here don't inherit it: the standard library
+/// empties their mask.
+pub(crate) fn block_sigpipe() {
+    // SAFETY: the set is written before it is read, and the rest of the mask
+    // stays as it is.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, libc::SIGPIPE);
+        libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
+    }
+}
+
 #[cfg(target_os = "linux")]
 fn die_with(parent: u32) -> io::Result<()> {
     // SAFETY: sets an attribute of the calling process; async-signal-safe.
