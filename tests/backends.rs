@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use common::backends::Over;
-use common::client::{assert_kind, eventually, short, soon};
+use common::client::{
+    assert_kind, assert_shutting_down, begin, eventually, forever, poll_once, short, soon,
+};
 use common::peer::puppet;
 use common::{BOUND, exists, zoo_pool};
 use serde_json::{Value, json};
@@ -38,6 +40,7 @@ over_every_backend! {
     a_stop_ends_what_is_in_flight_at_once
     a_drain_lets_what_is_in_flight_end
     a_drain_of_what_is_idle_ends_at_once
+    a_stop_cuts_a_drain_short
     states_go_one_way
     a_drop_ends_the_workers
     the_client_without_async_does_the_same
@@ -527,6 +530,21 @@ async fn a_drain_of_what_is_idle_ends_at_once(over: Over) {
     let setup = over.start(&[zoo_pool(&["echo"])]).await;
     let began = Instant::now();
     setup.bus.drain(BOUND).await.expect("drained");
+    assert!(began.elapsed() < BOUND / 2, "{:?}", began.elapsed());
+    setup.finish().await;
+}
+
+async fn a_stop_cuts_a_drain_short(over: Over) {
+    let setup = over.start(&[zoo_pool(&["echo"])]).await;
+    let bus = &setup.bus;
+    let held = bus.try_request_with(HOLD, Value::Null, forever());
+    let mut held = held.expect("there is room");
+    let began = Instant::now();
+    begin(bus.drain(BOUND));
+    bus.state_changes().reached(BusState::Stopping).await;
+    assert!(poll_once(&mut held).is_pending());
+    bus.stop_with_timeout(Duration::ZERO).await.expect("stops");
+    assert_shutting_down(&held.await.expect_err("an end"));
     assert!(began.elapsed() < BOUND / 2, "{:?}", began.elapsed());
     setup.finish().await;
 }

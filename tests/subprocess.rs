@@ -530,3 +530,35 @@ fn limits_of_any_length_are_taken() {
         bus.stop().await.expect("stops");
     });
 }
+
+#[test]
+fn a_program_that_closes_its_output_is_lost_and_does_not_stay() {
+    alone_async(|| async {
+        let dir = TempDir::new();
+        let mute = script(&dir, &format!("{READY}\nread x\nexec 1>&-\nexec sleep 100"));
+        let options = SubprocessOptions::new().binary_path(mute);
+        let bus = started(over(options).pool(zoo_pool(&["echo"]))).await;
+        let result = soon("an end", bus.request("echo", 1)).await;
+        let error = assert_kind(result, ErrorCode::TransportError);
+        assert!(error.to_string().contains("closed its stdout"), "{error}");
+        wait_until("nothing is left", BOUND, || {
+            children(std::process::id()).is_empty()
+        });
+    });
+}
+
+#[test]
+fn workers_that_ignore_everything_do_not_outlive_a_stop_however_short() {
+    alone_async(|| async {
+        for limit in [Duration::ZERO, Duration::from_secs(2)] {
+            let pool = zoo_pool(&["ignore-eof", "ignore-term"]);
+            let bus = started(over(SubprocessOptions::new().binary_path(program())).pool(pool));
+            let bus = bus.await;
+            let worker = children(child())[0];
+            bus.stop_with_timeout(limit).await.expect("stops");
+            wait_until("the worker is gone", Duration::from_secs(10), || {
+                !runs(worker)
+            });
+        }
+    });
+}

@@ -99,7 +99,11 @@ impl Linked {
         match self.phase {
             Phase::Idle | Phase::Open | Phase::Closed => None,
             Phase::Draining { until, .. } | Phase::Losing { until } => Some(until),
-            Phase::Closing { ladder } => Some(ladder.terminate.unwrap_or(ladder.kill)),
+            Phase::Closing { ladder } => Some(
+                ladder
+                    .terminate
+                    .map_or(ladder.kill, |at| at.min(ladder.kill)),
+            ),
         }
     }
 
@@ -251,10 +255,7 @@ impl Linked {
         } else if ladder.terminate.is_some_and(|at| now >= at) {
             program.terminate();
             self.phase = Phase::Closing {
-                ladder: Ladder {
-                    terminate: None,
-                    ..ladder
-                },
+                ladder: ladder.terminated(now),
             };
         }
     }

@@ -347,13 +347,26 @@ impl Ladder {
     }
 
     /// Within the limit: its input ends, it drains, gets SIGTERM, and SIGKILL.
+    ///
+    /// However short the limit is, it has the time to kill its workers: those that
+    /// ignore everything else would outlive it.
     pub(super) fn within(limit: Duration, drain: Duration) -> Self {
         const GRACE: Duration = Duration::from_secs(5);
         let (now, limit) = (Instant::now(), limit.min(AGES));
         let patience = limit.saturating_sub(GRACE).max(limit / 2).min(drain);
         Self {
             terminate: Some(now + patience),
-            kill: now + limit.min(patience + GRACE),
+            kill: now + limit.min(patience + GRACE).max(LAST_WORDS),
+        }
+    }
+
+    /// After a SIGTERM. The first may only have made it drain, so that another
+    /// one follows, and so on until SIGKILL.
+    pub(super) fn terminated(self, now: Instant) -> Self {
+        const PAUSE: Duration = Duration::from_millis(100);
+        Self {
+            terminate: Some(now + PAUSE).filter(|at| *at < self.kill),
+            ..self
         }
     }
 }
