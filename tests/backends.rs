@@ -29,6 +29,7 @@ over_every_backend! {
     what_is_given_up_is_cancelled_at_the_worker
     a_turn_streams_its_chunks_and_its_result
     streams_of_many_sessions_never_mix
+    messages_name_the_request_they_belong_to
     progress_gives_a_request_more_time
     notifications_reach_subscribers_and_handlers
     a_full_subscription_loses_the_newest_or_ends
@@ -268,6 +269,32 @@ async fn streams_of_many_sessions_never_mix(over: Over) {
     if let Some(host) = &setup.host {
         eventually("nothing there either", || host.pending_count() == Some(0)).await;
     }
+    setup.finish().await;
+}
+
+async fn messages_name_the_request_they_belong_to(over: Over) {
+    let setup = over.start(&[zoo_pool(&["echo"])]).await;
+    let bus = &setup.bus;
+    let mut notes = bus.subscribe_notifications();
+    let mut whose = async |params: Value, options: RequestOptions| {
+        let request = bus.request_with("notify", params, options);
+        let id = request.id();
+        request.await.expect("answered");
+        let note = notes.next().await.expect("the bus runs");
+        assert_eq!(note.method(), "note");
+        note.request_id().map(|of| of == id)
+    };
+    let options = RequestOptions::new;
+    let own = whose(json!({"n": 1, "sessionId": "s"}), options().session_id("s")).await;
+    assert_eq!(own, Some(true));
+    // Without a session on either side nothing says whose it is.
+    let unpinned = whose(json!({"n": 1}), options().unpinned()).await;
+    assert_eq!(unpinned, None);
+    // The worker names the client's own.
+    let pinned = whose(json!({"n": 1}), options()).await;
+    assert_eq!(pinned, Some(true));
+    let elsewhere = whose(json!({"n": 1, "sessionId": "t"}), options().unpinned()).await;
+    assert_eq!(elsewhere, Some(true));
     setup.finish().await;
 }
 

@@ -462,3 +462,28 @@ fn requests_of_workers_with_ids_like_our_own_are_not_taken_for_answers() {
         bus.stop().await.expect("stops");
     });
 }
+
+#[test]
+fn a_bus_that_floods_its_client_fills_no_memory() {
+    alone_async(|| async {
+        let dir = TempDir::new();
+        let (bus, mut fake) = with_fake(&dir).await;
+        let notes = bus.subscribe_notifications();
+        let before = common::resident(std::process::id());
+        let flood = tokio::task::spawn_blocking(move || {
+            let blob = "x".repeat(10_000);
+            let note = json!({"jsonrpc": "2.0", "method": "note", "params": [blob]});
+            let line = format!("{note}\n");
+            for _ in 0..20_000 {
+                fake.socket.write_all(line.as_bytes()).expect("taken");
+            }
+            fake
+        });
+        let fake = soon("the flood", flood).await.expect("no panic");
+        eventually("all of it was seen", || notes.lagged() > 19_000 - 256).await;
+        let grown = common::resident(std::process::id()).saturating_sub(before);
+        assert!(grown < 32 << 20, "{grown} bytes");
+        bus.stop().await.expect("stops");
+        drop(fake);
+    });
+}
