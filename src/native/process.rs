@@ -1,9 +1,11 @@
 //! What starting and ending a child needs beyond the standard library.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 use std::os::unix::process::CommandExt;
 use std::process::{self, Command};
+use std::ptr;
 
 /// Lets children of this command keep a descriptor, and gives them SIGTERM when
 /// the thread that starts them ends, where the system can.
@@ -25,14 +27,14 @@ pub(crate) fn tie(command: &mut Command, keep: Option<RawFd>) {
 /// signal. Children that are started here don't inherit it: the standard library
 /// empties their mask.
 pub(crate) fn block_sigpipe() {
-    // SAFETY: the set is written before it is read, and the rest of the mask
-    // stays as it is.
-    unsafe {
-        let mut set: libc::sigset_t = std::mem::zeroed();
-        libc::sigemptyset(&raw mut set);
-        libc::sigaddset(&raw mut set, libc::SIGPIPE);
-        libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
-    }
+    let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+    let set = set.as_mut_ptr();
+    // SAFETY: writes the set, which is ours.
+    unsafe { libc::sigemptyset(set) };
+    // SAFETY: the set has been written.
+    unsafe { libc::sigaddset(set, libc::SIGPIPE) };
+    // SAFETY: reads the set; the rest of the thread's mask stays as it is.
+    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, set, ptr::null_mut()) };
 }
 
 #[cfg(target_os = "linux")]
