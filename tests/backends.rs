@@ -4,12 +4,14 @@ mod common;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::backends::Over;
-use common::client::{assert_kind, eventually, short, soon};
+use common::client::{
+    assert_kind, assert_shutting_down, begin, eventually, forever, poll_once, short, soon,
+};
 use common::peer::puppet;
-use common::{exists, zoo_pool};
+use common::{BOUND, exists, zoo_pool};
 use serde_json::{Value, json};
 use stdiobus::{
     AuditEvent, BackendType, BusState, Error, ErrorCode, HelloParams, Identity,
@@ -27,6 +29,7 @@ over_every_backend! {
     what_is_given_up_is_cancelled_at_the_worker
     a_turn_streams_its_chunks_and_its_result
     streams_of_many_sessions_never_mix
+    messages_name_the_request_they_belong_to
     progress_gives_a_request_more_time
     notifications_reach_subscribers_and_handlers
     a_full_subscription_loses_the_newest_or_ends
@@ -37,6 +40,8 @@ over_every_backend! {
     a_budget_is_kept
     a_stop_ends_what_is_in_flight_at_once
     a_drain_lets_what_is_in_flight_end
+    a_drain_of_what_is_idle_ends_at_once
+    a_stop_cuts_a_drain_short
     states_go_one_way
     a_drop_ends_the_workers
     the_client_without_async_does_the_same
@@ -264,6 +269,32 @@ async fn streams_of_many_sessions_never_mix(over: Over) {
     if let Some(host) = &setup.host {
         eventually("nothing there either", || host.pending_count() == Some(0)).await;
     }
+    setup.finish().await;
+}
+
+async fn messages_name_the_request_they_belong_to(over: Over) {
+    let setup = over.start(&[zoo_pool(&["echo"])]).await;
+    let bus = &setup.bus;
+    let mut notes = bus.subscribe_notifications();
+    let mut whose = async |params: Value, options: RequestOptions| {
+        let request = bus.request_with("notify", params, options);
+        let id = request.id();
+        request.await.expect("answered");
+        let note = notes.next().await.expect("the bus runs");
+        assert_eq!(note.method(), "note");
+        note.request_id().map(|of| of == id)
+    };
+    let options = RequestOptions::new;
+    let own = whose(json!({"n": 1, "sessionId": "s"}), options().session_id("s")).await;
+    assert_eq!(own, Some(true));
+    // Without a session on either side nothing says whose it is.
+    let unpinned = whose(json!({"n": 1}), options().unpinned()).await;
+    assert_eq!(unpinned, None);
+    // The worker names the client's own.
+    let pinned = whose(json!({"n": 1}), options()).await;
+    assert_eq!(pinned, Some(true));
+    let elsewhere = whose(json!({"n": 1, "sessionId": "t"}), options().unpinned()).await;
+    assert_eq!(elsewhere, Some(true));
     setup.finish().await;
 }
 
@@ -519,6 +550,29 @@ async fn a_drain_lets_what_is_in_flight_end(over: Over) {
     let (held, drained) = tokio::join!(held, setup.bus.drain(Duration::from_millis(100)));
     assert_kind(held, ErrorCode::TransportError);
     drained.expect("drained");
+    setup.finish().await;
+}
+
+async fn a_drain_of_what_is_idle_ends_at_once(over: Over) {
+    let setup = over.start(&[zoo_pool(&["echo"])]).await;
+    let began = Instant::now();
+    setup.bus.drain(BOUND).await.expect("drained");
+    assert!(began.elapsed() < BOUND / 2, "{:?}", began.elapsed());
+    setup.finish().await;
+}
+
+async fn a_stop_cuts_a_drain_short(over: Over) {
+    let setup = over.start(&[zoo_pool(&["echo"])]).await;
+    let bus = &setup.bus;
+    let held = bus.try_request_with(HOLD, Value::Null, forever());
+    let mut held = held.expect("there is room");
+    let began = Instant::now();
+    begin(bus.drain(BOUND));
+    bus.state_changes().reached(BusState::Stopping).await;
+    assert!(poll_once(&mut held).is_pending());
+    bus.stop_with_timeout(Duration::ZERO).await.expect("stops");
+    assert_shutting_down(&held.await.expect_err("an end"));
+    assert!(began.elapsed() < BOUND / 2, "{:?}", began.elapsed());
     setup.finish().await;
 }
 

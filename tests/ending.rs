@@ -9,20 +9,29 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
+use common::backends::{Over, Setup};
 use common::client::{
-    assert_kind, assert_shutting_down, begin, block_on, forever, poll_once, soon,
+    alone_without_panics, assert_kind, assert_shutting_down, begin, block_on, forever, poll_once,
+    soon,
 };
-use common::{BOUND, alone, alone_async, runs, zoo_pool};
+use common::{BOUND, alone, alone_async, open_tokios_sockets, runs, zoo_pool};
 use futures_core::Stream;
 use serde_json::json;
 use stdiobus::{
-    BusState, ErrorCode, Protocol, Request, ResponseStream, RestartPolicy, Result, StdioBus,
-    StdioBusBuilder, StopReport, StreamEvent,
+    BusState, ErrorCode, PoolConfig, Protocol, Request, ResponseStream, RestartPolicy, Result,
+    StdioBus, StdioBusBuilder, StopReport, StreamEvent,
 };
 
 /// The bus under test.
 fn bus(builder: StdioBusBuilder) -> StdioBus {
     builder.build().expect("valid")
+}
+
+const EVERYWHERE: [Over; 4] = [Over::Native, Over::Subprocess, Over::Unix, Over::Tcp];
+
+/// The same elsewhere.
+async fn bus_over(over: Over, pool: PoolConfig) -> Setup {
+    over.build_with(&[pool], |builder| builder).await
 }
 
 const SHORT: Duration = Duration::from_millis(300);
@@ -153,56 +162,75 @@ fn whoever_waits_for_room_ends_with_the_others() {
 #[test]
 fn subscribers_hear_what_is_said_while_a_bus_drains() {
     alone_async(|| async {
-        let bus = bus(StdioBus::builder().pool(zoo_pool(&["echo"])));
-        bus.start().await.expect("starts");
-        let mut notes = bus.subscribe_notifications();
-        let said = bus.try_request("progress", json!({"n": 30, "ms": 5}));
-        let drained = bus.drain(BOUND);
-        let (said, drained) = tokio::join!(said.expect("room"), drained);
-        said.expect("it ends by itself");
-        drained.expect("drains");
-        let mut heard = 0;
-        while notes.next().await.is_some() {
-            heard += 1;
+        for over in EVERYWHERE {
+            let Setup {
+                bus,
+                host: _host,
+                dir: _dir,
+            } = bus_over(over, zoo_pool(&["echo"])).await;
+            bus.start().await.expect("starts");
+            let mut notes = bus.subscribe_notifications();
+            let said = bus.try_request("progress", json!({"n": 30, "ms": 5}));
+            let drained = bus.drain(BOUND);
+            let (said, drained) = tokio::join!(said.expect("room"), drained);
+            said.expect("it ends by itself");
+            drained.expect("drains");
+            let mut heard = 0;
+            while notes.next().await.is_some() {
+                heard += 1;
+            }
+            assert_eq!(heard, 30);
         }
-        assert_eq!(heard, 30);
     });
 }
 
 #[test]
 fn what_a_drain_can_not_wait_for_ends_as_it_does_at_a_stop() {
     alone_async(|| async {
-        let bus = bus(StdioBus::builder().pool(zoo_pool(&["echo"])));
-        bus.start().await.expect("starts");
-        let open = open(&bus).await;
-        bus.drain(Duration::from_millis(50)).await.expect("drains");
-        for asked in open.asked {
-            assert_kind(asked.await, ErrorCode::TransportError);
-        }
-        for mut stream in open.streams {
-            let end = stream.next().await.expect("an end");
-            assert_kind(end, ErrorCode::TransportError);
-            assert!(stream.next().await.is_none());
+        for over in EVERYWHERE {
+            let Setup {
+                bus,
+                host: _host,
+                dir: _dir,
+            } = bus_over(over, zoo_pool(&["echo"])).await;
+            bus.start().await.expect("starts");
+            let open = open(&bus).await;
+            bus.drain(Duration::from_millis(50)).await.expect("drains");
+            for asked in open.asked {
+                assert_kind(asked.await, ErrorCode::TransportError);
+            }
+            for mut stream in open.streams {
+                let end = stream.next().await.expect("an end");
+                assert_kind(end, ErrorCode::TransportError);
+                assert!(stream.next().await.is_none());
+            }
         }
     });
 }
 
 #[test]
 fn a_bus_that_never_ran_ends_its_subscriptions_as_well() {
+    open_tokios_sockets();
     alone(|| {
-        for drain in [false, true] {
-            let bus = bus(StdioBus::builder().pool(zoo_pool(&["echo"])));
-            let (mut notes, mut events) = (bus.subscribe_notifications(), bus.events());
-            let mut stream = bus.stream_request("session/prompt", ());
-            let early = block_on(stream.next()).expect("an end");
-            assert_kind(early, ErrorCode::InvalidState);
-            assert!(block_on(stream.next()).is_none());
-            assert!(waits(&mut notes) && waits(&mut events));
-            block_on(end(&bus, drain)).expect("ends");
-            assert!(block_on(notes.next()).is_none());
-            assert!(block_on(events.next()).is_none());
-            let late = assert_kind(block_on(bus.start()), ErrorCode::InvalidState);
-            assert!(late.to_string().contains("again"), "{late}");
+        for over in EVERYWHERE {
+            for drain in [false, true] {
+                let Setup {
+                    bus,
+                    host: _host,
+                    dir: _dir,
+                } = block_on(bus_over(over, zoo_pool(&["echo"])));
+                let (mut notes, mut events) = (bus.subscribe_notifications(), bus.events());
+                let mut stream = bus.stream_request("session/prompt", ());
+                let early = block_on(stream.next()).expect("an end");
+                assert_kind(early, ErrorCode::InvalidState);
+                assert!(block_on(stream.next()).is_none());
+                assert!(waits(&mut notes) && waits(&mut events));
+                block_on(end(&bus, drain)).expect("ends");
+                assert!(block_on(notes.next()).is_none());
+                assert!(block_on(events.next()).is_none());
+                let late = assert_kind(block_on(bus.start()), ErrorCode::InvalidState);
+                assert!(late.to_string().contains("again"), "{late}");
+            }
         }
     });
 }
@@ -253,37 +281,44 @@ enum How {
 #[test]
 fn requests_that_no_worker_has_taken_end_with_the_bus_however_it_ends() {
     alone_async(|| async {
-        // Its handshake is never answered; it never lives; it reads nothing, so that much waits.
-        let shakes = zoo_pool(&["deaf"]).protocol(Protocol::Mcp);
-        let fails = zoo_pool(&["exit", "1"]).restart(RestartPolicy::Always);
-        for pool in [shakes, fails, zoo_pool(&["deaf"])] {
-            for how in [How::Stop, How::Drain, How::Drop] {
-                let bus = bus(StdioBus::builder().pool(pool.clone()));
-                bus.start().await.expect("starts");
-                let mut states = bus.state_changes();
-                let large = json!({"blob": "x".repeat(10_000)});
-                let ask = |_| bus.try_request_with("echo", &large, forever());
-                let asked: Vec<_> = (0..50).map(ask).map(|asked| asked.expect("room")).collect();
-                let params = json!({"texts": ["a"]});
-                let mut stream = bus.stream_request_with("session/prompt", params, forever());
-                assert!(waits(&mut stream));
-                match how {
-                    How::Stop => drop(bus.stop_with_timeout(SHORT).await.expect("stops")),
-                    How::Drain => {
-                        let drains = bus.drain(SHORT);
-                        drop(soon("the end", drains).await.expect("drains"));
+        for over in EVERYWHERE {
+            // Its handshake is never answered; it never lives; it reads nothing, so that much waits.
+            let shakes = zoo_pool(&["deaf"]).protocol(Protocol::Mcp);
+            let fails = zoo_pool(&["exit", "1"]).restart(RestartPolicy::Always);
+            for pool in [shakes, fails, zoo_pool(&["deaf"])] {
+                for how in [How::Stop, How::Drain, How::Drop] {
+                    let Setup {
+                        bus,
+                        host: _host,
+                        dir: _dir,
+                    } = bus_over(over, pool.clone()).await;
+                    bus.start().await.expect("starts");
+                    let mut states = bus.state_changes();
+                    let large = json!({"blob": "x".repeat(10_000)});
+                    let ask = |_| bus.try_request_with("echo", &large, forever());
+                    let asked: Vec<_> =
+                        (0..50).map(ask).map(|asked| asked.expect("room")).collect();
+                    let params = json!({"texts": ["a"]});
+                    let mut stream = bus.stream_request_with("session/prompt", params, forever());
+                    assert!(waits(&mut stream));
+                    match how {
+                        How::Stop => drop(bus.stop_with_timeout(SHORT).await.expect("stops")),
+                        How::Drain => {
+                            let drains = bus.drain(SHORT);
+                            drop(soon("the end", drains).await.expect("drains"));
+                        }
+                        How::Drop => begin(bus.stop_with_timeout(SHORT)),
                     }
-                    How::Drop => begin(bus.stop_with_timeout(SHORT)),
-                }
-                drop(bus);
-                for asked in asked {
-                    let end = soon("an end", asked).await;
-                    // One that fails may have been seen to do so before.
+                    drop(bus);
+                    for asked in asked {
+                        let end = soon("an end", asked).await;
+                        // One that fails may have been seen to do so before.
+                        assert_kind(end, ErrorCode::TransportError);
+                    }
+                    let end = soon("an end", stream.next()).await.expect("an end");
                     assert_kind(end, ErrorCode::TransportError);
+                    assert_eq!(states.reached(BusState::Stopped).await, BusState::Stopped);
                 }
-                let end = soon("an end", stream.next()).await.expect("an end");
-                assert_kind(end, ErrorCode::TransportError);
-                assert_eq!(states.reached(BusState::Stopped).await, BusState::Stopped);
             }
         }
     });
@@ -291,16 +326,23 @@ fn requests_that_no_worker_has_taken_end_with_the_bus_however_it_ends() {
 
 #[test]
 fn limits_of_any_length_are_taken() {
-    alone_async(|| async {
-        for how in [How::Stop, How::Drain, How::Drop] {
-            let builder = StdioBus::builder().pool(zoo_pool(&["echo"]));
-            let bus = bus(builder.timeout(Duration::MAX));
-            bus.start().await.expect("starts");
-            bus.request("echo", ()).await.expect("answered");
-            match how {
-                How::Stop => drop(soon("it", bus.stop_with_timeout(Duration::MAX)).await),
-                How::Drain => drop(soon("it", bus.drain(Duration::MAX)).await),
-                How::Drop => {}
+    alone_without_panics(|| {
+        for over in EVERYWHERE {
+            for how in [How::Stop, How::Drain, How::Drop] {
+                let pools = [zoo_pool(&["echo"])];
+                let setup = over.build_with(&pools, |builder| builder.timeout(Duration::MAX));
+                let Setup {
+                    bus,
+                    host: _host,
+                    dir: _dir,
+                } = block_on(setup);
+                block_on(bus.start()).expect("starts");
+                block_on(bus.request("echo", ())).expect("answered");
+                match how {
+                    How::Stop => drop(block_on(bus.stop_with_timeout(Duration::MAX))),
+                    How::Drain => drop(block_on(bus.drain(Duration::MAX))),
+                    How::Drop => {}
+                }
             }
         }
     });

@@ -10,13 +10,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use common::backends::{Over, Setup};
 use common::client::eventually;
 use common::peer::kill_now;
 use common::{alone_async, alone_async_within, zoo_pool};
 use serde_json::{Value, json};
 use stdiobus::{
-    BusState, Error, ErrorCode, LimitsConfig, Protocol, RequestOptions, ResponseStream, StdioBus,
-    StdioBusBuilder, StreamEvent, WorkerState,
+    BusConfig, BusState, Error, ErrorCode, LimitsConfig, Protocol, RequestOptions, ResponseStream,
+    StdioBus, StreamEvent,
 };
 use tokio::runtime::Handle;
 
@@ -28,19 +29,18 @@ const WARM_UP: usize = 3;
 const ROUNDS: usize = 10;
 
 /// The bus under test.
-fn bus(builder: StdioBusBuilder) -> StdioBus {
-    builder.build().expect("valid")
-}
-
-fn builder(protocol: Protocol) -> StdioBusBuilder {
+async fn bus(over: Over, protocol: Protocol) -> Setup {
     let mut limits = LimitsConfig::new();
     limits.max_restarts = Some(1000);
-    StdioBus::builder()
-        .pool(zoo_pool(&["echo"]).instances(WORKERS).protocol(protocol))
-        .limits(limits)
-        // So little that calls often wait for room.
-        .max_in_flight_bytes(3000)
-        .on_request(|request| async move { Ok(request.params().clone()) })
+    let pool = zoo_pool(&["echo"]).instances(WORKERS).protocol(protocol);
+    let config = BusConfig::new().pool(pool).limits(limits);
+    let setup = over.build(config, |builder| {
+        builder
+            // So little that calls often wait for room.
+            .max_in_flight_bytes(3000)
+            .on_request(|request| async move { Ok(request.params().clone()) })
+    });
+    setup.await
 }
 
 /// Repeatable chance.
@@ -116,6 +116,8 @@ impl Ends {
 /// One of the tasks, with what it needs for its calls.
 struct Caller {
     bus: StdioBus,
+    /// The bus that has the workers, where that can be asked.
+    native: Option<StdioBus>,
     protocol: Protocol,
     number: u64,
     dice: Dice,
@@ -231,7 +233,9 @@ impl Caller {
             .stream_request_with("session/prompt", params, options);
         let enough = self.dice.roll(8) as usize;
         self.read(stream, &texts, enough).await;
-        self.bus.end_session(&session).await.expect("forgotten");
+        if let Some(native) = &self.native {
+            native.end_session(&session).await.expect("forgotten");
+        }
     }
 
     async fn new_session(&self) -> String {
@@ -279,30 +283,23 @@ async fn yields(time: Duration) {
 }
 
 /// Kills workers that are ready, one after the other, each when so many calls have ended.
-async fn kill_workers(bus: &StdioBus, ends: &Ends, calls: u64, dice: &mut Dice) {
+async fn kill_workers(setup: &Setup, ends: &Ends, calls: u64, dice: &mut Dice) {
     for kill in 1..=KILLS {
         let due = calls * kill / (KILLS + 1);
         eventually("calls end", || ends.count().iter().sum::<u64>() >= due).await;
-        let workers = bus.workers().await.expect("listed");
-        let ready = workers.iter().filter(|w| w.state == WorkerState::Ready);
-        let pids: Vec<_> = ready.filter_map(|worker| worker.pid).collect();
+        let pids = setup.worker_pids().await;
         kill_now(pids[dice.roll(pids.len() as u64) as usize]);
     }
 }
 
 /// So many calls of each task. In the first round workers are killed meanwhile, and some calls are
 /// held by them for ever: the bus remembers those as long as the worker lives.
-async fn round(
-    bus: &StdioBus,
-    protocol: Protocol,
-    calls: u64,
-    first: bool,
-    seed: u64,
-) -> Arc<Ends> {
+async fn round(setup: &Setup, protocol: Protocol, calls: u64, first: bool, seed: u64) -> Arc<Ends> {
     let ends = Arc::new(Ends::default());
     let tasks: Vec<_> = (0..TASKS)
         .map(|number| Caller {
-            bus: bus.clone(),
+            bus: setup.bus.clone(),
+            native: setup.native().cloned(),
             protocol,
             number,
             dice: Dice(seed.wrapping_mul(977).wrapping_add(number)),
@@ -313,7 +310,7 @@ async fn round(
         .map(|caller| tokio::spawn(caller.run(calls)))
         .collect();
     if first {
-        kill_workers(bus, &ends, TASKS * calls, &mut Dice(seed)).await;
+        kill_workers(setup, &ends, TASKS * calls, &mut Dice(seed)).await;
     }
     for task in tasks {
         task.await.expect("no panic");
@@ -324,8 +321,24 @@ async fn round(
 }
 
 /// Nothing of a round is left in the bus but what workers will never answer.
-async fn assert_idle(bus: &StdioBus, held: u64) {
+async fn assert_idle(setup: &Setup, held: u64) {
+    let bus = &setup.bus;
     eventually("nothing is pending", || bus.pending_count() == Some(0)).await;
+    if let Some(native) = setup.native() {
+        assert_forgotten(native, held).await;
+    }
+    let stats = bus.stats().await.expect("counted");
+    let left = (stats.pending, stats.in_flight_bytes, stats.waiting_for_room);
+    assert_eq!(left, (0, 0, 0), "{stats:?}");
+    assert_eq!(stats.refused_worker_requests, 0, "{stats:?}");
+}
+
+/// The bus that has the workers remembers no more than what they will never answer.
+async fn assert_forgotten(bus: &StdioBus, held: u64) {
+    eventually("nothing is pending there", || {
+        bus.pending_count() == Some(0)
+    })
+    .await;
     let mut stats = bus.stats().await.expect("counted");
     let end = Instant::now() + Duration::from_secs(10);
     while stats.tombstones > held && Instant::now() < end {
@@ -333,21 +346,18 @@ async fn assert_idle(bus: &StdioBus, held: u64) {
         stats = bus.stats().await.expect("counted");
     }
     assert!(stats.tombstones <= held, "{held} were held: {stats:?}");
-    let left = (stats.pending, stats.in_flight_bytes, stats.waiting_for_room);
-    assert_eq!(left, (0, 0, 0), "{stats:?}");
-    assert_eq!(stats.refused_worker_requests, 0, "{stats:?}");
 }
 
-async fn every_call_ends_once(protocol: Protocol, calls: u64, rounds: usize) {
+async fn every_call_ends_once(over: Over, protocol: Protocol, calls: u64, rounds: usize) {
     let seed = seed();
     let idle = Handle::current().metrics().num_alive_tasks();
-    let bus = bus(builder(protocol));
-    bus.start().await.expect("starts");
+    let setup = bus(over, protocol).await;
+    setup.bus.start().await.expect("starts");
     let (mut held, mut memory, mut ended) = (0, Vec::new(), [0; 4]);
     for number in 0..rounds {
         let begin = Instant::now();
         let ends = round(
-            &bus,
+            &setup,
             protocol,
             calls,
             number == 0,
@@ -356,7 +366,7 @@ async fn every_call_ends_once(protocol: Protocol, calls: u64, rounds: usize) {
         .await;
         let [answered, timed_out, broken, given_up] = ends.count();
         held += ends.held.load(Ordering::Relaxed);
-        assert_idle(&bus, held).await;
+        assert_idle(&setup, held).await;
         memory.push(resident());
         eprintln!(
             "round {number}: {answered} answered, {timed_out} timed out, {broken} broken, \
@@ -368,20 +378,22 @@ async fn every_call_ends_once(protocol: Protocol, calls: u64, rounds: usize) {
             *sum += count;
         }
     }
-    assert_counted(&bus, ended).await;
-    bus.stop().await.expect("stops");
-    drop(bus);
+    assert_counted(&setup, ended).await;
+    setup.finish().await;
     let alive = || Handle::current().metrics().num_alive_tasks();
     eventually("no task is left", || alive() == idle).await;
     assert_level(&memory);
 }
 
 /// Each answer was counted once: those that were taken, and some that came too late for their task.
-async fn assert_counted(bus: &StdioBus, [answered, _, broken, given_up]: [u64; 4]) {
-    let stats = bus.stats().await.expect("counted");
+async fn assert_counted(setup: &Setup, [answered, _, broken, given_up]: [u64; 4]) {
+    let stats = setup.bus.stats().await.expect("counted");
     let counted = answered + broken..=answered + broken + given_up;
     assert!(counted.contains(&stats.latency.count), "{stats:?}");
-    assert_eq!(stats.worker_restarts, KILLS);
+    if let Some(native) = setup.native() {
+        let stats = native.stats().await.expect("counted");
+        assert_eq!(stats.worker_restarts, KILLS);
+    }
 }
 
 /// The memory that this process occupies.
@@ -403,40 +415,77 @@ fn assert_level(memory: &[u64]) {
     }
 }
 
+const OTHERS: [Over; 3] = [Over::Subprocess, Over::Unix, Over::Tcp];
+
+async fn buses_come_and_go(over: Over) {
+    let idle = Handle::current().metrics().num_alive_tasks();
+    let mut memory = Vec::new();
+    for _ in 0..ROUNDS {
+        for number in 0..10 {
+            let setup = bus(over, Protocol::Ndjson).await;
+            let bus = setup.bus.clone();
+            let _notes = bus.subscribe_notifications();
+            let handler = bus.on_notification(|_| {}).expect("registered");
+            handler.keep();
+            bus.start().await.expect("starts");
+            let asked = json!({"params": number});
+            let answer = bus.request("ask", asked).await;
+            assert_eq!(answer.expect("answered"), number);
+            if number % 2 == 0 {
+                bus.stop().await.expect("stops");
+            }
+            let mut states = bus.state_changes();
+            drop((bus, setup.bus));
+            assert_eq!(states.reached(BusState::Stopped).await, BusState::Stopped);
+            if let Some(host) = setup.host {
+                host.stop().await.expect("stops");
+            }
+        }
+        memory.push(resident());
+    }
+    let alive = || Handle::current().metrics().num_alive_tasks();
+    eventually("no task is left", || alive() == idle).await;
+    assert_level(&memory);
+}
+
 #[test]
 fn buses_that_come_and_go_leave_no_memory_and_no_tasks() {
+    alone_async(|| buses_come_and_go(Over::Native));
+}
+
+#[test]
+fn buses_elsewhere_that_come_and_go_leave_nothing_here() {
     alone_async(|| async {
-        let idle = Handle::current().metrics().num_alive_tasks();
-        let mut memory = Vec::new();
-        for _ in 0..ROUNDS {
-            for number in 0..10 {
-                let bus = bus(builder(Protocol::Ndjson));
-                let _notes = bus.subscribe_notifications();
-                let handler = bus.on_notification(|_| {}).expect("registered");
-                handler.keep();
-                bus.start().await.expect("starts");
-                let asked = json!({"params": number});
-                let answer = bus.request("ask", asked).await;
-                assert_eq!(answer.expect("answered"), number);
-                if number % 2 == 0 {
-                    bus.stop().await.expect("stops");
-                }
-                let mut states = bus.state_changes();
-                drop(bus);
-                assert_eq!(states.reached(BusState::Stopped).await, BusState::Stopped);
-            }
-            memory.push(resident());
+        for over in OTHERS {
+            buses_come_and_go(over).await;
         }
-        let alive = || Handle::current().metrics().num_alive_tasks();
-        eventually("no task is left", || alive() == idle).await;
-        assert_level(&memory);
     });
 }
 
 #[test]
 fn every_call_of_sixty_four_busy_tasks_ends_once_whatever_dies() {
     alone_async_within(Duration::from_secs(300), || {
-        every_call_ends_once(Protocol::Ndjson, 10_000, 1)
+        every_call_ends_once(Over::Native, Protocol::Ndjson, 10_000, 1)
+    });
+}
+
+#[test]
+fn every_call_over_a_wire_ends_once_whatever_dies() {
+    alone_async_within(Duration::from_secs(300), || async {
+        for over in OTHERS {
+            every_call_ends_once(over, Protocol::Ndjson, 500, 1).await;
+        }
+    });
+}
+
+#[test]
+#[ignore = "takes minutes; the one above is a part of it"]
+fn ten_thousand_calls_of_each_task_over_a_wire_end_once_whatever_dies() {
+    alone_async_within(Duration::from_secs(1800), || async {
+        for over in OTHERS {
+            eprintln!("{over:?}");
+            every_call_ends_once(over, Protocol::Ndjson, 10_000, 1).await;
+        }
     });
 }
 
@@ -444,20 +493,40 @@ fn every_call_of_sixty_four_busy_tasks_ends_once_whatever_dies() {
 fn calls_of_a_protocol_that_can_cancel_end_once_and_leave_nothing() {
     alone_async(|| async {
         for protocol in [Protocol::Mcp, Protocol::Acp] {
-            every_call_ends_once(protocol, 500, 2).await;
+            every_call_ends_once(Over::Native, protocol, 500, 2).await;
+        }
+    });
+}
+
+#[test]
+fn calls_over_a_wire_that_can_be_cancelled_end_once_and_leave_nothing() {
+    alone_async(|| async {
+        for over in OTHERS {
+            for protocol in [Protocol::Mcp, Protocol::Acp] {
+                every_call_ends_once(over, protocol, 100, 2).await;
+            }
         }
     });
 }
 
 #[test]
 fn ten_rounds_of_calls_leave_no_memory_and_no_tasks() {
-    alone_async(|| every_call_ends_once(Protocol::Ndjson, 500, ROUNDS));
+    alone_async(|| every_call_ends_once(Over::Native, Protocol::Ndjson, 500, ROUNDS));
+}
+
+#[test]
+fn ten_rounds_of_calls_over_a_wire_leave_no_memory_and_no_tasks() {
+    alone_async(|| async {
+        for over in [Over::Subprocess, Over::Unix] {
+            every_call_ends_once(over, Protocol::Ndjson, 100, ROUNDS).await;
+        }
+    });
 }
 
 #[test]
 #[ignore = "takes minutes; the two above are its parts"]
 fn ten_rounds_of_ten_thousand_calls_of_each_task_leave_nothing() {
     alone_async_within(Duration::from_secs(1800), || {
-        every_call_ends_once(Protocol::Ndjson, 10_000, ROUNDS)
+        every_call_ends_once(Over::Native, Protocol::Ndjson, 10_000, ROUNDS)
     });
 }

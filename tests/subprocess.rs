@@ -429,3 +429,136 @@ fn a_start_that_is_dropped_and_a_bus_that_is_dropped_leave_no_program() {
         eventually("the program is gone", || !exists(pid)).await;
     });
 }
+
+/// What a signal does in this process.
+fn on_signal(signal: i32, action: libc::sighandler_t) {
+    // SAFETY: no handler runs, and the process is this test's own.
+    let before = unsafe { libc::signal(signal, action) };
+    assert_ne!(before, libc::SIG_ERR);
+}
+
+#[test]
+fn a_host_that_does_not_look_how_its_children_end_can_stop_and_hears_of_losses() {
+    alone_async(|| async {
+        on_signal(libc::SIGCHLD, libc::SIG_IGN);
+        let bus = started(with_program()).await;
+        assert_eq!(bus.request("echo", 1).await.expect("answered"), 1);
+        soon("the stop", bus.stop()).await.expect("stops");
+
+        let bus = started(with_program()).await;
+        let held = bus.try_request("hold", Value::Null).expect("there is room");
+        common::signal(child(), "KILL");
+        let error = assert_kind(soon("an end", held).await, ErrorCode::TransportError);
+        assert!(error.to_string().contains("stdio_bus ended"), "{error}");
+        soon("the stop", bus.stop()).await.expect("has stopped");
+        on_signal(libc::SIGCHLD, libc::SIG_DFL);
+    });
+}
+
+#[test]
+fn a_program_that_reads_no_more_is_an_error_and_no_signal_to_the_host() {
+    alone_async(|| async {
+        on_signal(libc::SIGPIPE, libc::SIG_DFL);
+        let dir = TempDir::new();
+        let deaf = script(&dir, &format!("exec 0<&-\n{READY}\nexec sleep 100"));
+        let options = SubprocessOptions::new().binary_path(deaf);
+        let bus = started(over(options).pool(zoo_pool(&["echo"]))).await;
+        let result = soon("an end", bus.request("echo", 1)).await;
+        let error = assert_kind(result, ErrorCode::TransportError);
+        assert!(error.to_string().contains("Broken pipe"), "{error}");
+        bus.state_changes().reached(BusState::Stopped).await;
+        wait_until("nothing is left", BOUND, || {
+            children(std::process::id()).is_empty()
+        });
+    });
+}
+
+#[test]
+fn what_the_program_says_at_its_very_end_is_kept() {
+    alone_async(|| async {
+        let dir = TempDir::new();
+        let talks = format!("{READY}\ncat >/dev/null\nexec seq 1 50000 >&2");
+        let options = SubprocessOptions::new().binary_path(script(&dir, &talks));
+        let bus = started(over(options).pool(zoo_pool(&["echo"]))).await;
+        bus.stop().await.expect("stops");
+        assert_eq!(bus.stderr_tail(1).await.expect("kept"), ["50000"]);
+
+        let fails = format!("{READY}\nread x\nseq 1 50000 >&2\nexit 3");
+        let options = SubprocessOptions::new().binary_path(script(&dir, &fails));
+        let bus = started(over(options).pool(zoo_pool(&["echo"]))).await;
+        let result = soon("an end", bus.request("echo", 1)).await;
+        let error = assert_kind(result, ErrorCode::TransportError);
+        let text = error.to_string();
+        assert!(
+            text.contains("exit status: 3") && text.ends_with("50000"),
+            "{text}"
+        );
+    });
+}
+
+#[test]
+fn a_program_that_floods_its_stderr_before_it_is_ready_fills_no_memory() {
+    alone_async(|| async {
+        let dir = TempDir::new();
+        let floods = script(&dir, "exec yes >&2");
+        let options = SubprocessOptions::new()
+            .binary_path(floods)
+            .start_timeout(Duration::from_secs(1));
+        let bus = over(options)
+            .pool(zoo_pool(&["echo"]))
+            .build()
+            .expect("valid");
+        let before = common::resident(std::process::id());
+        assert_kind(bus.start().await, ErrorCode::Unavailable);
+        let status = fs::read_to_string("/proc/self/status").expect("read");
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let peak = peak.and_then(|text| text.split_whitespace().next()?.parse::<u64>().ok());
+        let grown = (peak.expect("a number of KiB") * 1024).saturating_sub(before);
+        assert!(grown < 32 << 20, "{grown} bytes");
+    });
+}
+
+#[test]
+fn limits_of_any_length_are_taken() {
+    alone_async(|| async {
+        let options = SubprocessOptions::new()
+            .binary_path(program())
+            .start_timeout(Duration::MAX)
+            .drain_timeout(Duration::MAX);
+        let bus = started(over(options).pool(zoo_pool(&["echo"]))).await;
+        assert_eq!(bus.request("echo", 1).await.expect("answered"), 1);
+        bus.stop().await.expect("stops");
+    });
+}
+
+#[test]
+fn a_program_that_closes_its_output_is_lost_and_does_not_stay() {
+    alone_async(|| async {
+        let dir = TempDir::new();
+        let mute = script(&dir, &format!("{READY}\nread x\nexec 1>&-\nexec sleep 100"));
+        let options = SubprocessOptions::new().binary_path(mute);
+        let bus = started(over(options).pool(zoo_pool(&["echo"]))).await;
+        let result = soon("an end", bus.request("echo", 1)).await;
+        let error = assert_kind(result, ErrorCode::TransportError);
+        assert!(error.to_string().contains("closed its stdout"), "{error}");
+        wait_until("nothing is left", BOUND, || {
+            children(std::process::id()).is_empty()
+        });
+    });
+}
+
+#[test]
+fn workers_that_ignore_everything_do_not_outlive_a_stop_however_short() {
+    alone_async(|| async {
+        for limit in [Duration::ZERO, Duration::from_secs(2)] {
+            let pool = zoo_pool(&["ignore-eof", "ignore-term"]);
+            let bus = started(over(SubprocessOptions::new().binary_path(program())).pool(pool));
+            let bus = bus.await;
+            let worker = children(child())[0];
+            bus.stop_with_timeout(limit).await.expect("stops");
+            wait_until("the worker is gone", Duration::from_secs(10), || {
+                !runs(worker)
+            });
+        }
+    });
+}

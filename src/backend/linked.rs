@@ -5,6 +5,7 @@
 //! thread is in a step and nowhere else.
 
 use std::future::{pending, poll_fn};
+use std::io;
 use std::pin::pin;
 use std::process::ExitStatus;
 use std::sync::Arc;
@@ -20,14 +21,17 @@ use super::subprocess::{Ladder, Launch, Program};
 use super::wire::Wire;
 use super::{Backend, Bell, Counts, Native, Refusal, remote};
 use crate::error::{Error, ErrorCode, Result};
-use crate::native::Incoming;
+use crate::native::{Incoming, block_sigpipe};
 use crate::stats::Stats;
 
 /// How long what is left to say may take after the last answer.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+pub(super) const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// How long a drain may take where nobody says.
 const DRAIN: Duration = Duration::from_secs(30);
+
+/// For ever, but within what a clock can tell.
+pub(super) const AGES: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// Where the bus is.
 #[derive(Debug)]
@@ -70,6 +74,8 @@ pub(crate) struct Linked {
 
 impl Linked {
     pub(crate) fn create(way: Way) -> Result<Self> {
+        // The thread is the bus's own.
+        block_sigpipe();
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -93,13 +99,17 @@ impl Linked {
         match self.phase {
             Phase::Idle | Phase::Open | Phase::Closed => None,
             Phase::Draining { until, .. } | Phase::Losing { until } => Some(until),
-            Phase::Closing { ladder } => Some(ladder.terminate.unwrap_or(ladder.kill)),
+            Phase::Closing { ladder } => Some(
+                ladder
+                    .terminate
+                    .map_or(ladder.kill, |at| at.min(ladder.kill)),
+            ),
         }
     }
 
     /// Reads, writes, and waits if there is nothing to read or write. Returns
     /// how the program ended, if it just did.
-    fn turn(&mut self, wait: Option<Duration>) -> Option<ExitStatus> {
+    fn turn(&mut self, wait: Option<Duration>) -> Option<io::Result<ExitStatus>> {
         let Self {
             runtime,
             bell,
@@ -122,7 +132,7 @@ impl Linked {
         let turn = async {
             let mut exit = pin!(async {
                 match child {
-                    Some(child) => child.wait().await.ok(),
+                    Some(child) => child.wait().await,
                     None => pending().await,
                 }
             });
@@ -132,7 +142,7 @@ impl Linked {
                 let mut moved = wire.as_mut().is_some_and(|wire| wire.poll(cx).is_ready());
                 moved |= errors.as_mut().is_some_and(|e| e.poll(cx).is_ready());
                 if let Poll::Ready(status) = exit.as_mut().poll(cx) {
-                    return Poll::Ready(status);
+                    return Poll::Ready(Some(status));
                 }
                 if moved || rung.as_mut().poll(cx).is_ready() {
                     return Poll::Ready(None);
@@ -161,6 +171,7 @@ impl Linked {
         let now = Instant::now();
         let ended = self.wire.as_ref().and_then(Wire::ended).is_some();
         let exited = self.program.as_ref().is_some_and(|p| p.exit.is_some());
+        let over = self.program.as_ref().is_none_or(Program::is_over);
         match self.phase {
             Phase::Idle | Phase::Closed => {}
             Phase::Open | Phase::Draining { .. } if ended || exited => {
@@ -178,7 +189,7 @@ impl Linked {
                 }
             }
             Phase::Losing { until } => {
-                if (ended && exited) || now >= until {
+                if (ended && over) || now >= until {
                     return Err(self.explain());
                 }
             }
@@ -188,14 +199,11 @@ impl Linked {
     }
 
     fn explain(&self) -> String {
+        let reason = self.wire.as_ref().and_then(Wire::ended);
         match (&self.program, &self.way) {
-            (Some(program), _) => program.explain(),
+            (Some(program), _) => program.explain(reason),
             (None, Way::Remote(options)) => {
-                let reason = self
-                    .wire
-                    .as_ref()
-                    .and_then(Wire::ended)
-                    .unwrap_or("unknown");
+                let reason = reason.unwrap_or("unknown");
                 format!("the connection to {} is lost: {reason}", options.address)
             }
             (None, Way::Subprocess(_)) => "the program has ended".into(),
@@ -207,6 +215,10 @@ impl Linked {
             wire.close();
         }
         let ladder = match &self.way {
+            // Others may hold on to its stderr.
+            Way::Subprocess(_) if self.program.as_ref().is_none_or(Program::is_gone) => {
+                Ladder::last()
+            }
             Way::Subprocess(launch) => Ladder::within(limit, launch.options.drain_timeout),
             Way::Remote(_) => Ladder {
                 terminate: None,
@@ -232,23 +244,18 @@ impl Linked {
             }
             return;
         };
-        if program.exit.is_some() {
+        if program.is_over() || (late && program.is_gone()) {
             self.phase = Phase::Closed;
         } else if late {
             program.kill();
             // Once is enough: what is left is to wait for the system.
-            let ladder = Ladder {
-                terminate: None,
-                kill: now + LAST_WORDS,
+            self.phase = Phase::Closing {
+                ladder: Ladder::last(),
             };
-            self.phase = Phase::Closing { ladder };
         } else if ladder.terminate.is_some_and(|at| now >= at) {
             program.terminate();
             self.phase = Phase::Closing {
-                ladder: Ladder {
-                    terminate: None,
-                    ..ladder
-                },
+                ladder: ladder.terminated(now),
             };
         }
     }
@@ -279,6 +286,11 @@ impl Backend for Linked {
     }
 
     fn step(&mut self, wait: Option<Duration>) -> std::result::Result<(), String> {
+        // What has been asked for may be there already: then nothing else comes.
+        self.advance()?;
+        if self.is_stopped() {
+            return Ok(());
+        }
         let due = self
             .due()
             .map(|at| at.saturating_duration_since(Instant::now()));
@@ -289,7 +301,12 @@ impl Backend for Linked {
         if let Some(status) = self.turn(wait)
             && let Some(program) = &mut self.program
         {
-            program.exit = Some(status);
+            program.ended(status);
+            if let Phase::Closing { .. } = self.phase {
+                self.phase = Phase::Closing {
+                    ladder: Ladder::last(),
+                };
+            }
         }
         self.advance()
     }
@@ -329,7 +346,7 @@ impl Backend for Linked {
 
     fn drain(&mut self, limit: Option<Duration>, grace: Duration) -> Result<()> {
         if let Phase::Open = self.phase {
-            let until = Instant::now() + limit.unwrap_or(DRAIN);
+            let until = Instant::now() + limit.unwrap_or(DRAIN).min(AGES);
             self.phase = Phase::Draining { until, grace };
         }
         Ok(())

@@ -15,8 +15,9 @@ use tokio::net::unix::pipe;
 use tokio::process::{Child, ChildStderr, Command};
 use tokio::time::{Instant, timeout_at};
 
+use super::linked::{AGES, LAST_WORDS};
 use super::mode::SubprocessOptions;
-use super::wire::Wire;
+use super::wire::{CLOSED, Wire};
 use crate::driver::LogLevel;
 use crate::error::{Error, ErrorCode, Result};
 use crate::native::{ConfigSource, Incoming, terminate, tie};
@@ -29,6 +30,9 @@ const READY: &str = "stdio Bus kernel ready, entering main loop";
 
 /// The longest line of its stderr; longer ones come in pieces.
 const MAX_LINE: usize = 16 << 10;
+
+/// How much of what it says before it serves is kept.
+const EARLY: usize = 1000;
 
 /// What a program that doesn't start has to say for itself.
 const LAST_LINES: usize = 5;
@@ -48,8 +52,9 @@ type Unsent = (pipe::Sender, CString);
 pub(super) struct Program {
     pub(super) child: Child,
     pub(super) errors: Errors,
-    /// How it ended.
-    pub(super) exit: Option<ExitStatus>,
+    /// How it ended, in words.
+    pub(super) exit: Option<String>,
+    killed: bool,
 }
 
 /// Its stderr, line by line.
@@ -67,7 +72,7 @@ impl Launch {
     /// Starts the program and waits until it serves.
     pub(super) async fn start(&self, into: &mut Vec<Incoming>) -> Result<(Program, Wire)> {
         let limit = self.options.start_timeout;
-        let deadline = Instant::now() + limit;
+        let deadline = Instant::now() + limit.min(AGES);
         let (mut program, wire, config) = self.spawn()?;
         let started = timeout_at(deadline, async {
             send_config(config).await?;
@@ -131,6 +136,7 @@ impl Launch {
             errors: Errors::new(child.stderr.take(), self.log_level),
             child,
             exit: None,
+            killed: false,
         };
         let wire = Wire::new(Box::new(stdout), Box::new(stdin));
         Ok((program, wire, config))
@@ -191,12 +197,26 @@ impl Program {
             return Ok(());
         }
         // Who closes its stderr before that is about to end.
-        let status = self.child.wait().await?;
-        Err(io::Error::other(format!("{PROGRAM} ended with {status}")))
+        let exit = in_words(self.child.wait().await);
+        Err(io::Error::other(format!("{PROGRAM} ended with {exit}")))
+    }
+
+    pub(super) fn ended(&mut self, result: io::Result<ExitStatus>) {
+        self.exit = Some(in_words(result));
+    }
+
+    /// It has ended, as far as can be known.
+    pub(super) fn is_gone(&self) -> bool {
+        self.exit.is_some() || self.killed
+    }
+
+    /// It has ended, and all that it has said was read.
+    pub(super) fn is_over(&self) -> bool {
+        self.exit.is_some() && self.errors.stream.is_none()
     }
 
     pub(super) fn terminate(&self) {
-        if let (None, Some(pid)) = (self.exit, self.child.id()) {
+        if let (None, Some(pid)) = (&self.exit, self.child.id()) {
             terminate(pid);
         }
     }
@@ -204,15 +224,25 @@ impl Program {
     pub(super) fn kill(&mut self) {
         // It may have ended by now.
         let _ = self.child.start_kill();
+        self.killed = true;
     }
 
-    /// Why it can't be spoken to any more.
-    pub(super) fn explain(&self) -> String {
-        let what = match self.exit {
-            Some(status) => format!("{PROGRAM} ended with {status}"),
-            None => format!("{PROGRAM} has closed its stdout"),
+    /// Why it can't be spoken to any more. `reason` is that of its pipes.
+    pub(super) fn explain(&self, reason: Option<&str>) -> String {
+        let what = match (&self.exit, reason) {
+            (Some(exit), _) => format!("{PROGRAM} ended with {exit}"),
+            (None, Some(CLOSED) | None) => format!("{PROGRAM} has closed its stdout"),
+            (None, Some(reason)) => format!("{PROGRAM} can't be spoken to: {reason}"),
         };
         self.errors.explain(&what)
+    }
+}
+
+/// A host may ignore how its children end, or look itself.
+fn in_words(result: io::Result<ExitStatus>) -> String {
+    match result {
+        Ok(status) => status.to_string(),
+        Err(_) => "an unknown status".into(),
     }
 }
 
@@ -239,8 +269,13 @@ impl Errors {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(Ok(())) if !buf.filled().is_empty() => {
                 self.lines.push(buf.filled());
-                while let Some(line) = self.lines.next().unwrap_or_else(|_| self.lines.rest()) {
+                while let Some(line) = self.lines.piece() {
                     self.line(&line);
+                }
+                if !self.ready {
+                    // Nobody takes them before the program serves.
+                    let many = self.incoming.len().saturating_sub(EARLY);
+                    self.incoming.drain(..many);
                 }
             }
             Poll::Ready(_) => {
@@ -303,14 +338,35 @@ pub(super) struct Ladder {
 }
 
 impl Ladder {
+    /// For what may still come when it has ended or been killed.
+    pub(super) fn last() -> Self {
+        Self {
+            terminate: None,
+            kill: Instant::now() + LAST_WORDS,
+        }
+    }
+
     /// Within the limit: its input ends, it drains, gets SIGTERM, and SIGKILL.
+    ///
+    /// However short the limit is, it has the time to kill its workers: those that
+    /// ignore everything else would outlive it.
     pub(super) fn within(limit: Duration, drain: Duration) -> Self {
         const GRACE: Duration = Duration::from_secs(5);
-        let now = Instant::now();
+        let (now, limit) = (Instant::now(), limit.min(AGES));
         let patience = limit.saturating_sub(GRACE).max(limit / 2).min(drain);
         Self {
             terminate: Some(now + patience),
-            kill: now + limit.min(patience + GRACE),
+            kill: now + limit.min(patience + GRACE).max(LAST_WORDS),
+        }
+    }
+
+    /// After a SIGTERM. The first may only have made it drain, so that another
+    /// one follows, and so on until SIGKILL.
+    pub(super) fn terminated(self, now: Instant) -> Self {
+        const PAUSE: Duration = Duration::from_millis(100);
+        Self {
+            terminate: Some(now + PAUSE).filter(|at| *at < self.kill),
+            ..self
         }
     }
 }

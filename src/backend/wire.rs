@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::Refusal;
 use crate::error::{Error, ErrorCode};
 use crate::native::{FrameKind, Incoming, RawFrame, own_id};
-use crate::rpc::{Glance, Kind, Lines, Relations};
+use crate::rpc::{Glance, Kind, Lines, Relations, release};
 use crate::stats::Stats;
 
 /// The longest line that is read. Both ends take what they have agreed on; this
@@ -22,12 +22,12 @@ const MAX_LINE: usize = 256 << 20;
 /// budget of their own.
 const MAX_OUTBOX: usize = 256 << 20;
 
-/// Beyond this the outbox's room is given back once it is empty.
-const KEPT: usize = 1 << 20;
-
 /// Read in one go, and how many of these make a turn.
 const CHUNK: usize = 64 << 10;
 const CHUNKS_PER_TURN: usize = 16;
+
+/// Why nothing more comes, where nothing went wrong.
+pub(super) const CLOSED: &str = "it was closed";
 
 type Reader = Box<dyn AsyncRead + Unpin + Send>;
 type Writer = Box<dyn AsyncWrite + Unpin + Send>;
@@ -98,18 +98,39 @@ impl Wire {
 
     /// Tells the bus that a request is given up.
     pub(super) fn cancel(&mut self, id: u64) {
-        if self.relations.remove(id) && self.writer.is_some() && !self.closing {
-            let frame = format!(
-                r#"{{"jsonrpc":"2.0","method":"stdio_bus/cancel","params":{{"requestId":{id}}}}}"#
-            );
-            self.put(frame.as_bytes());
+        if !self.relations.waits_for(id) {
+            return;
         }
+        let stays = self.relations.give_up(id);
+        if self.writer.is_some() && !self.closing {
+            self.say_cancelled(id, None);
+            if stays {
+                // A second time, for the answer: what comes before it may have
+                // been sent before the bus knew.
+                self.say_cancelled(id, Some(&fence(id)));
+            }
+        }
+    }
+
+    fn say_cancelled(&mut self, id: u64, fence: Option<&str>) {
+        let own = fence
+            .map(|own| format!(r#""id":{own},"#))
+            .unwrap_or_default();
+        let frame = format!(
+            r#"{{"jsonrpc":"2.0",{own}"method":"stdio_bus/cancel","params":{{"requestId":{id}}}}}"#
+        );
+        self.put(frame.as_bytes());
     }
 
     /// Gives up everything, and says nothing more once that is written.
     pub(super) fn close(&mut self) {
         let ids: Vec<u64> = self.relations.ids().collect();
-        ids.into_iter().for_each(|id| self.cancel(id));
+        for id in ids {
+            self.relations.give_up(id);
+            if self.writer.is_some() && !self.closing {
+                self.say_cancelled(id, None);
+            }
+        }
         self.closing = true;
         self.close_if_written();
     }
@@ -178,8 +199,8 @@ impl Wire {
             }
             moved = true;
         }
-        if moved && self.outbox.capacity() > KEPT {
-            self.outbox = BytesMut::new();
+        if moved {
+            release(&mut self.outbox);
         }
         self.close_if_written();
         moved
@@ -194,7 +215,7 @@ impl Wire {
             let mut buf = ReadBuf::new(&mut self.chunk);
             let end = match Pin::new(&mut self.reader).poll_read(cx, &mut buf) {
                 Poll::Pending => return moved,
-                Poll::Ready(Ok(())) if buf.filled().is_empty() => "it was closed".to_owned(),
+                Poll::Ready(Ok(())) if buf.filled().is_empty() => CLOSED.to_owned(),
                 Poll::Ready(Err(error)) => error.to_string(),
                 Poll::Ready(Ok(())) => {
                     self.lines.push(buf.filled());
@@ -227,9 +248,14 @@ impl Wire {
     }
 
     fn take(&mut self, line: Vec<u8>) {
+        let glance = Glance::read(&line);
+        if let Some(id) = glance.as_ref().and_then(fenced) {
+            self.relations.remove(id);
+            return;
+        }
         self.stats.messages_out += 1;
         self.stats.bytes_out += line.len() as u64;
-        let Some(glance) = Glance::read(&line) else {
+        let Some(glance) = glance else {
             self.stats.worker_garbage += 1;
             let warning = "the bus sent a line that is no JSON object";
             self.incoming.push(Incoming::Log(2, warning.into()));
@@ -262,4 +288,24 @@ impl Wire {
             data: line,
         }));
     }
+}
+
+/// The id under which the bus is asked whether it knows that a request is given
+/// up.
+fn fence(id: u64) -> String {
+    format!(r#""{FENCE}{id}""#)
+}
+
+const FENCE: &str = "stdio_bus/cancel ";
+
+/// The request whose end the bus knows of by this answer.
+fn fenced(answer: &Glance) -> Option<u64> {
+    let Kind::Response { id: Some(id), .. } = &answer.kind else {
+        return None;
+    };
+    let id = id
+        .strip_prefix('"')?
+        .strip_prefix(FENCE)?
+        .strip_suffix('"')?;
+    own_id(id.as_bytes())
 }

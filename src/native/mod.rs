@@ -20,7 +20,7 @@ pub(crate) use callbacks::{FrameKind, Incoming, RawEvent, RawFrame, own_id};
 pub(crate) use options::{
     Adopt, BusOptions, ConfigSource, Embed, Framing, Listen, ListenAt, Secret, c_string,
 };
-pub(crate) use process::{terminate, tie};
+pub(crate) use process::{block_sigpipe, terminate, tie};
 pub(crate) use status::Status;
 
 use crate::sys;

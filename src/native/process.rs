@@ -1,9 +1,11 @@
 //! What starting and ending a child needs beyond the standard library.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 use std::os::unix::process::CommandExt;
 use std::process::{self, Command};
+use std::ptr;
 
 /// Lets children of this command keep a descriptor, and gives them SIGTERM when
 /// the thread that starts them ends, where the system can.
@@ -19,6 +21,20 @@ pub(crate) fn tie(command: &mut Command, keep: Option<RawFd>) {
     // SAFETY: between fork and exec the closure makes system calls only, each
     // async-signal-safe, and neither allocates nor locks.
     unsafe { command.pre_exec(set_up) };
+}
+
+/// Lets no write of this thread raise SIGPIPE, whatever the host does with that
+/// signal. Children that are started here don't inherit it: the standard library
+/// empties their mask.
+pub(crate) fn block_sigpipe() {
+    let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+    let set = set.as_mut_ptr();
+    // SAFETY: writes the set, which is ours.
+    unsafe { libc::sigemptyset(set) };
+    // SAFETY: the set has been written.
+    unsafe { libc::sigaddset(set, libc::SIGPIPE) };
+    // SAFETY: reads the set; the rest of the thread's mask stays as it is.
+    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, set, ptr::null_mut()) };
 }
 
 #[cfg(target_os = "linux")]

@@ -2,8 +2,16 @@
 
 use bytes::{Buf, BytesMut};
 
-/// Beyond this the buffer's room is given back once it is empty.
+/// Beyond this the room of a buffer is given back once it is empty.
 const KEPT: usize = 1 << 20;
+
+/// Gives back the room of a large buffer that is empty.
+pub(crate) fn release(buffer: &mut BytesMut) {
+    // The room in front of what was taken counts only once it is reclaimed.
+    if buffer.is_empty() && buffer.try_reclaim(KEPT + 1) {
+        *buffer = BytesMut::new();
+    }
+}
 
 /// Splits what is pushed into lines.
 #[derive(Debug)]
@@ -52,6 +60,30 @@ impl Lines {
         }
     }
 
+    /// The next line that is not blank, or the beginning of one that is longer
+    /// than the limit.
+    pub(crate) fn piece(&mut self) -> Option<Vec<u8>> {
+        loop {
+            let end = memchr::memchr(b'\n', &self.buffer[self.searched..]);
+            let piece = match end.map(|at| self.searched + at) {
+                Some(at) if at <= self.limit => self.take(at),
+                _ if self.buffer.len() > self.limit => {
+                    self.searched = 0;
+                    let piece = self.buffer[..self.limit].to_vec();
+                    self.buffer.advance(self.limit);
+                    piece
+                }
+                _ => {
+                    self.searched = self.buffer.len();
+                    return None;
+                }
+            };
+            if !piece.iter().all(u8::is_ascii_whitespace) {
+                return Some(piece);
+            }
+        }
+    }
+
     /// What is left when nothing more comes, if it is not blank.
     pub(crate) fn rest(&mut self) -> Option<Vec<u8>> {
         let rest = self.buffer.split().to_vec();
@@ -64,9 +96,7 @@ impl Lines {
         let line = line.strip_suffix(b"\r").unwrap_or(line).to_vec();
         self.buffer.advance(len + 1);
         self.searched = 0;
-        if self.buffer.is_empty() && self.buffer.capacity() > KEPT {
-            self.buffer = BytesMut::new();
-        }
+        release(&mut self.buffer);
         line
     }
 }
@@ -99,6 +129,28 @@ mod tests {
         let mut lines = Lines::new(3);
         lines.push(b"abcd\n");
         assert_eq!(lines.next(), Err(TooLong));
+    }
+
+    #[test]
+    fn a_line_above_the_limit_can_be_had_in_pieces_and_the_others_whole() {
+        let mut lines = Lines::new(4);
+        lines.push(b"ab");
+        assert_eq!(lines.piece(), None);
+        lines.push(b"cdefghij\nkl\n\nmnop\nq");
+        let pieces: Vec<_> = std::iter::from_fn(|| lines.piece()).collect();
+        assert_eq!(pieces, [&b"abcd"[..], b"efgh", b"ij", b"kl", b"mnop"]);
+        lines.push(b"rstu");
+        assert_eq!(lines.piece().as_deref(), Some(&b"qrst"[..]));
+        assert_eq!(lines.rest().as_deref(), Some(&b"u"[..]));
+    }
+
+    #[test]
+    fn the_room_of_a_large_line_is_given_back() {
+        let mut lines = Lines::new(usize::MAX);
+        lines.push(&[b'x'; 4 << 20]);
+        lines.push(b"\n");
+        assert_eq!(all(&mut lines).len(), 1);
+        assert!(!lines.buffer.try_reclaim(KEPT + 1));
     }
 
     proptest! {

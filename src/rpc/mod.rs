@@ -14,7 +14,7 @@ mod reply;
 pub(crate) use acp::{chunk, is_progress, join, may_be_chunk};
 pub(crate) use answer::parse_answer;
 pub(crate) use envelope::{Route, check_raw, notification, request};
-pub(crate) use lines::Lines;
+pub(crate) use lines::{Lines, release};
 pub(crate) use message::{Parts, session_in};
 pub(crate) use pending::Pending;
 pub(crate) use relations::{Glance, Kind, Relations};

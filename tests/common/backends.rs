@@ -1,12 +1,12 @@
 //! One scenario over every backend.
 
 use stdiobus::{
-    BackendMode, ListenMode, PoolConfig, RemoteOptions, StdioBus, StdioBusBuilder,
-    SubprocessOptions,
+    BackendMode, BusConfig, ListenMode, PoolConfig, RemoteOptions, StdioBus, StdioBusBuilder,
+    SubprocessOptions, WorkerState,
 };
 
 use super::client::eventually;
-use super::{TempDir, program};
+use super::{TempDir, children, program};
 
 /// Where the bus of a scenario runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +23,8 @@ pub enum Over {
 pub struct Setup {
     pub bus: StdioBus,
     pub host: Option<StdioBus>,
-    _dir: TempDir,
+    /// Of its socket.
+    pub dir: TempDir,
 }
 
 impl Over {
@@ -48,15 +49,26 @@ impl Over {
         pools: &[PoolConfig],
         more: impl FnOnce(StdioBusBuilder) -> StdioBusBuilder,
     ) -> Setup {
+        let config = pools
+            .iter()
+            .cloned()
+            .fold(BusConfig::new(), BusConfig::pool);
+        self.build(config, more).await
+    }
+
+    /// The same from a whole configuration.
+    pub async fn build(
+        self,
+        config: BusConfig,
+        more: impl FnOnce(StdioBusBuilder) -> StdioBusBuilder,
+    ) -> Setup {
         let dir = TempDir::new();
-        let with_pools = pools.iter().fold(StdioBus::builder(), |builder, pool| {
-            builder.pool(pool.clone())
-        });
+        let with_config = StdioBus::builder().config(config);
         let (builder, host) = match self {
-            Self::Native => (with_pools, None),
+            Self::Native => (with_config, None),
             Self::Subprocess => {
                 let options = SubprocessOptions::new().binary_path(program());
-                let builder = with_pools.backend(BackendMode::Subprocess);
+                let builder = with_config.backend(BackendMode::Subprocess);
                 (builder.subprocess(options), None)
             }
             Self::Unix | Self::Tcp => {
@@ -64,7 +76,7 @@ impl Over {
                     Self::Unix => ListenMode::unix(dir.path("bus.sock")),
                     _ => ListenMode::tcp("127.0.0.1", 0),
                 };
-                let host = with_pools.listen(listen).build().expect("valid");
+                let host = with_config.listen(listen).build().expect("valid");
                 host.start().await.expect("the host starts");
                 let address = host.listen_addrs().remove(0);
                 let remote = BackendMode::Remote(RemoteOptions::from(address));
@@ -74,7 +86,7 @@ impl Over {
         Setup {
             bus: more(builder).build().expect("valid"),
             host,
-            _dir: dir,
+            dir,
         }
     }
 
@@ -84,6 +96,23 @@ impl Over {
 }
 
 impl Setup {
+    /// The bus that has the workers, where it is in this process.
+    pub fn native(&self) -> Option<&StdioBus> {
+        let over_a_wire = self.host.as_ref();
+        over_a_wire.or_else(|| self.bus.worker_count().map(|_| &self.bus))
+    }
+
+    /// The workers that can be killed.
+    pub async fn worker_pids(&self) -> Vec<u32> {
+        let Some(native) = self.native() else {
+            let program = children(std::process::id());
+            return children(program[0]);
+        };
+        let workers = native.workers().await.expect("listed");
+        let ready = workers.iter().filter(|w| w.state == WorkerState::Ready);
+        ready.filter_map(|worker| worker.pid).collect()
+    }
+
     /// Stops everything.
     pub async fn finish(self) {
         assert_eq!(self.bus.pending_count(), Some(0));

@@ -2,6 +2,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
@@ -12,7 +13,23 @@ use stdiobus::{
 };
 use tokio::net::{TcpStream, UnixStream};
 
-use super::{BOUND, TempDir, zoo_pool};
+use super::{BOUND, TempDir, alone, open_tokios_sockets, zoo_pool};
+
+/// [`alone`], where nobody may panic, be it on a thread that nobody joins.
+#[track_caller]
+pub fn alone_without_panics(test: impl FnOnce()) {
+    static PANICS: AtomicUsize = AtomicUsize::new(0);
+    open_tokios_sockets();
+    alone(|| {
+        let hook = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            PANICS.fetch_add(1, Ordering::SeqCst);
+            hook(panic);
+        }));
+        test();
+        assert_eq!(PANICS.load(Ordering::SeqCst), 0, "somebody panicked");
+    });
+}
 
 /// A running bus with one pool `zoo` of two workers.
 pub async fn started(modes: &[&str]) -> StdioBus {
