@@ -40,7 +40,7 @@ fn every_public_type_can_go_to_another_thread_and_be_shown() {
         Latency, LimitsConfig, Listen, ListenAddr, ListenMode, LogLevel, Message, NativeOptions, NegotiatedExtension,
         Notification, NotificationOptions, NotificationStream, OfferedExtension, Overflow, OverflowPolicy, PoolInfo,
         PoolConfig, Protocol, RemoteOptions, Request, RequestOptions, ResponseStream, RestartPolicy, RpcError,
-        ServiceCall, StateChanges, Stats, StderrMode, StdioBus, StdioBusBuilder, StopReport, StreamEvent, SubprocessOptions,
+        ServiceCall, StateChanges, Stats, StderrMode, StdioBus, StdioBusBuilder, StopReport, StreamEvent, SubprocessOptions, TransportConfig,
         WeakBus, WorkerExit, WorkerGuard, WorkerInfo, WorkerRef, WorkerRequest, WorkerState,
         blocking::AdoptedClient, blocking::BusStream, blocking::EventStream,
         blocking::NotificationStream, blocking::ResponseStream, blocking::StateChanges,
@@ -106,6 +106,8 @@ fn every_future_is_send(
     send(bus.stop());
     send(bus.stop_with_timeout(std::time::Duration::ZERO));
     send(bus.workers());
+    #[cfg(feature = "metrics")]
+    send(bus.publish_metrics());
     // These are types, and in the list of types.
     send(bus.request("m", json!({})));
     send(bus.stream_request("m", json!({})));
@@ -119,6 +121,60 @@ fn no_future_is_missing_above() {
     for future in futures {
         let method = future.rsplit("::").next().expect("a name");
         assert!(source.contains(&format!(".{method}(")), "{future}");
+    }
+}
+
+#[test]
+fn the_client_without_async_can_do_all_that_the_other_can() {
+    let methods = |of: &str| {
+        let end = ['(', '<'];
+        let mut methods = listed(&format!("pub async fn {of}::"), &end);
+        methods.extend(listed(&format!("pub fn {of}::"), &end));
+        methods
+    };
+    let (own, other) = (
+        methods("stdiobus::StdioBus"),
+        methods("stdiobus::blocking::StdioBus"),
+    );
+    assert!(own.len() > 40);
+    let missing: Vec<_> = own.difference(&other).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+    for stream in [
+        "NotificationStream",
+        "ResponseStream",
+        "EventStream",
+        "StateChanges",
+    ] {
+        let listing = listing();
+        let of = format!("Iterator for stdiobus::blocking::{stream}");
+        assert!(listing.iter().any(|line| line.ends_with(&of)), "{stream}");
+    }
+}
+
+#[test]
+fn the_lists_of_what_can_be_counted_on_name_tests_that_exist() {
+    let root = env!("CARGO_MANIFEST_DIR");
+    let mut tests = String::new();
+    let mut folders = vec![format!("{root}/tests"), format!("{root}/src")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path.to_str().expect("text").to_owned());
+            } else if path.extension().is_some_and(|ext| ext == "rs") {
+                tests += &fs::read_to_string(path).expect("source");
+            }
+        }
+    }
+    for list in ["CLIENT.md", "CONFORMANCE.md"] {
+        let text = fs::read_to_string(format!("{root}/tests/{list}")).expect("a list");
+        let quoted = text.split('`').skip(1).step_by(2);
+        let sentence = |word: &&str| word.matches('_').count() > 2 && !word.contains('.');
+        let names: Vec<_> = quoted.filter(sentence).collect();
+        assert!(names.len() > 30, "{list}");
+        for name in names {
+            assert!(tests.contains(&format!("fn {name}(")), "{list}: {name}");
+        }
     }
 }
 
