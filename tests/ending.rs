@@ -493,7 +493,7 @@ fn requests_beside_a_stop_are_answered_or_told_of_it() {
                         let params = json!([thread, call]);
                         match block_on(bus.request("echo", &params)) {
                             Ok(answer) => assert_eq!(answer, params),
-                            Err(error) if error.kind() == Some(ErrorCode::InvalidState) => {
+                            Err(error) if error.is(ErrorCode::InvalidState) => {
                                 assert!(error.to_string().contains("stopped"), "{error}");
                                 return;
                             }

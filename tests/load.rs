@@ -33,11 +33,9 @@ fn bus(builder: StdioBusBuilder) -> StdioBus {
 }
 
 fn builder(protocol: Protocol) -> StdioBusBuilder {
-    let mut limits = LimitsConfig::new();
-    limits.max_restarts = Some(1000);
     StdioBus::builder()
         .pool(zoo_pool(&["echo"]).instances(WORKERS).protocol(protocol))
-        .limits(limits)
+        .limits(LimitsConfig::new().max_restarts(1000))
         .on_request(|request| async move { Ok(request.params().clone()) })
 }
 
@@ -98,7 +96,7 @@ impl Ends {
                 assert_eq!(answer, *sent, "another's answer");
                 Self::one(&self.answered);
             }
-            Err(error) if error.kind() == Some(ErrorCode::Timeout) && may_time_out => {
+            Err(error) if error.is(ErrorCode::Timeout) && may_time_out => {
                 Self::one(&self.timed_out);
             }
             Err(error) => {
