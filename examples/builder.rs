@@ -24,18 +24,18 @@ async fn main() -> stdiobus::Result<()> {
         .protocol(Protocol::Ndjson)
         .restart(RestartPolicy::OnFailure)
         .stderr(StderrMode::Log);
-    let mut limits = LimitsConfig::new();
-    limits.max_input_buffer = Some(1 << 20);
-    limits.max_restarts = Some(3);
-
     let bus = StdioBus::builder()
         .pool(pool)
-        .limits(limits)
+        .limits(
+            LimitsConfig::new()
+                .max_input_buffer(1 << 20)
+                .max_restarts(3),
+        )
         .listen(ListenMode::tcp("127.0.0.1", 0)) // port 0: one that is free
         .timeout(Duration::from_secs(20))
         .max_in_flight_bytes(1 << 20)
         .log_level(LogLevel::Warn)
-        .on_log(|level, line| eprintln!("{level:?}: {line}"))
+        .on_log(|level, line| eprintln!("{level}: {line}"))
         .on_request(|request| async move {
             match request.method() {
                 "name" => Ok(json!("Ada")),

@@ -9,7 +9,7 @@ use std::error::Error;
 use std::io::{self, BufRead, Write};
 
 use serde_json::{Value, json};
-use stdiobus::{ListenAddr, ListenMode, PoolConfig, StdioBus};
+use stdiobus::{ListenMode, PoolConfig, StdioBus};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -21,14 +21,10 @@ async fn main() -> Result<()> {
         return worker();
     }
 
-    let this_program = env::current_exe()?
-        .to_str()
-        .ok_or("its path isn't text")?
-        .to_owned();
     let socket = env::temp_dir().join(format!("stdiobus-embed-{}.sock", std::process::id()));
     let bus = StdioBus::builder()
         .pool(
-            PoolConfig::new("echo", this_program)
+            PoolConfig::new("echo", env::current_exe()?)
                 .arg("--worker")
                 .instances(2),
         )
@@ -44,16 +40,13 @@ async fn main() -> Result<()> {
     println!("in-process: {answer}");
 
     for address in bus.listen_addrs() {
-        match address {
-            ListenAddr::Tcp(address) => {
-                let stream = TcpStream::connect(address).await?;
-                println!("tcp: {}", ask(stream, "a TCP client").await?);
-            }
-            ListenAddr::Unix(path) => {
-                let stream = UnixStream::connect(path).await?;
-                println!("unix: {}", ask(stream, "a Unix client").await?);
-            }
-            _ => {}
+        if let Some(address) = address.tcp() {
+            let stream = TcpStream::connect(address).await?;
+            println!("tcp: {}", ask(stream, "a TCP client").await?);
+        }
+        if let Some(path) = address.unix() {
+            let stream = UnixStream::connect(path).await?;
+            println!("unix: {}", ask(stream, "a Unix client").await?);
         }
     }
 

@@ -31,7 +31,7 @@ async fn main() -> stdiobus::Result<()> {
     // Where something is missing the bus runs on: it is yours to decide.
     let demand = HelloParams::new().require("tracing", "1.0");
     match bus.hello(demand).await {
-        Err(error) if error.kind() == Some(ErrorCode::NegotiationFailed) => println!("{error}"),
+        Err(error) if error.is(ErrorCode::NegotiationFailed) => println!("{error}"),
         other => println!("unexpected: {other:?}"),
     }
 

@@ -11,10 +11,10 @@ const WORDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/workers/words
 
 #[tokio::main]
 async fn main() -> stdiobus::Result<()> {
-    let mut limits = LimitsConfig::new();
-    limits.max_input_buffer = Some(1024); // bytes of one message
-    limits.max_restarts = Some(2);
-    limits.restart_window_sec = Some(10);
+    let limits = LimitsConfig::new()
+        .max_input_buffer(1024) // bytes of one message
+        .max_restarts(2)
+        .restart_window_sec(10);
     let config = BusConfig::new()
         .pool(PoolConfig::new("echo", "python3").arg(ECHO).instances(2))
         .pool(PoolConfig::new("words", "python3").arg(WORDS))

@@ -4,13 +4,25 @@
 //! they convert both ways with serde. What isn't set isn't written, so the bus
 //! fills in its own defaults.
 
+mod limits;
+
 use std::collections::{BTreeMap, HashSet};
+use std::ffi::OsStr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use limits::LimitsConfig;
+
 use crate::error::{Error, Result};
+use limits::{SECONDS_MAX, in_range};
+
+/// The most pools that the bus takes.
+const POOLS_MAX: usize = 10_000;
+
+/// How deep `initialize` may be: the bus reads 64 levels, three of which are around it.
+const DEPTH_MAX: usize = 61;
 
 /// What a bus runs: its pools, and its limits.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -90,6 +102,11 @@ impl BusConfig {
     pub fn validate(&self) -> Result<()> {
         if self.pools.is_empty() {
             return Err(invalid("pools: at least one pool is needed"));
+        }
+        if self.pools.len() > POOLS_MAX {
+            return Err(invalid(format!(
+                "pools: must not contain over {POOLS_MAX} pools"
+            )));
         }
         let mut ids = HashSet::new();
         for (index, pool) in self.pools.iter().enumerate() {
@@ -179,14 +196,21 @@ pub struct PoolConfig {
     /// Whether clients share workers.
     #[serde(default, skip_serializing_if = "is_default")]
     pub clients: ClientMode,
+    /// What the texts that weren't UTF-8 have become in the fields above.
+    #[serde(skip)]
+    not_utf8: Vec<String>,
 }
 
 impl PoolConfig {
     /// A pool with one worker that runs `command` without arguments.
-    pub fn new(id: impl Into<String>, command: impl Into<String>) -> Self {
-        Self {
+    ///
+    /// Texts and paths are taken here and in [`args`](Self::args), [`arg`](Self::arg)
+    /// and [`env`](Self::env). The configuration is UTF-8: what isn't is refused
+    /// when the bus is built.
+    pub fn new(id: impl Into<String>, command: impl AsRef<OsStr>) -> Self {
+        let mut pool = Self {
             id: id.into(),
-            command: command.into(),
+            command: String::new(),
             args: Vec::new(),
             instances: 1,
             env: BTreeMap::new(),
@@ -198,7 +222,10 @@ impl PoolConfig {
             initialize: None,
             init_timeout_sec: None,
             clients: ClientMode::default(),
-        }
+            not_utf8: Vec::new(),
+        };
+        pool.command = pool.text(command);
+        pool
     }
 
     /// A pool for workers that live in this process
@@ -211,15 +238,16 @@ impl PoolConfig {
 
     /// Sets the arguments.
     #[must_use]
-    pub fn args<S: Into<String>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
-        self.args = args.into_iter().map(Into::into).collect();
+    pub fn args<S: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
+        self.args = args.into_iter().map(|arg| self.text(arg)).collect();
         self
     }
 
     /// Adds one argument.
     #[must_use]
-    pub fn arg(mut self, arg: impl Into<String>) -> Self {
-        self.args.push(arg.into());
+    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
+        let arg = self.text(arg);
+        self.args.push(arg);
         self
     }
 
@@ -232,8 +260,9 @@ impl PoolConfig {
 
     /// Sets an environment variable for the workers.
     #[must_use]
-    pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.env.insert(name.into(), value.into());
+    pub fn env(mut self, name: impl Into<String>, value: impl AsRef<OsStr>) -> Self {
+        let value = self.text(value);
+        self.env.insert(name.into(), value);
         self
     }
 
@@ -298,6 +327,28 @@ impl PoolConfig {
         self
     }
 
+    /// What goes to the bus as text, with the fields' names.
+    fn texts(&self) -> impl Iterator<Item = (&'static str, &String)> {
+        let args = self.args.iter().map(|arg| ("args", arg));
+        let env = self.env.values().map(|value| ("env", value));
+        [("id", &self.id), ("command", &self.command)]
+            .into_iter()
+            .chain(args)
+            .chain(env)
+    }
+
+    /// The text that stands for this one; [`validate`](Self::validate) refuses it where that isn't
+    /// all of it.
+    fn text(&mut self, text: impl AsRef<OsStr>) -> String {
+        let text = text.as_ref();
+        if let Some(text) = text.to_str() {
+            return text.to_owned();
+        }
+        let lossy = text.to_string_lossy().into_owned();
+        self.not_utf8.push(lossy.clone());
+        lossy
+    }
+
     fn validate(&self, index: usize) -> Result<()> {
         if self.id.is_empty() {
             return Err(invalid(format!("pools[{index}]: id: must not be empty")));
@@ -306,8 +357,16 @@ impl PoolConfig {
         if self.command.is_empty() && self.instances > 0 {
             return fail("command: must not be empty".into());
         }
+        if let Err(wanted) = in_range(self.instances.into(), 0..=65_536) {
+            return fail(format!("instances: {wanted}"));
+        }
         if self.instances == 0 && self.clients == ClientMode::Exclusive {
             return fail("instances: must be at least 1 where clients is exclusive".into());
+        }
+        if let Some(seconds) = self.init_timeout_sec
+            && let Err(wanted) = in_range(seconds.into(), 1..=SECONDS_MAX)
+        {
+            return fail(format!("init_timeout_sec: {wanted}"));
         }
         if let Some(name) = self
             .env
@@ -316,26 +375,29 @@ impl PoolConfig {
         {
             return fail(format!("env: {name:?} can't be the name of a variable"));
         }
-        let texts = [&self.id, &self.command]
-            .into_iter()
-            .chain(&self.args)
-            .chain(self.env.values());
-        if texts.into_iter().any(|text| text.contains('\0')) {
-            return fail("no text may contain a NUL character".into());
+        for (field, text) in self.texts() {
+            if text.contains('\0') {
+                return fail(format!("{field}: must not contain a NUL character"));
+            }
+            if self.not_utf8.iter().any(|bad| bad == text) {
+                return fail(format!("{field}: must be UTF-8 text, not {text:?}"));
+            }
         }
-        if self
-            .cwd
-            .as_ref()
-            .is_some_and(|dir| dir.to_str().is_none_or(|d| d.contains('\0')))
-        {
-            return fail("cwd: must be text".into());
+        if let Some(dir) = &self.cwd {
+            let text = dir.to_str().unwrap_or_default();
+            if text.is_empty() || text.contains('\0') {
+                return fail(format!("cwd: must be a path in UTF-8 text, not {dir:?}"));
+            }
         }
-        if self
-            .initialize
-            .as_ref()
-            .is_some_and(|params| !params.is_object())
-        {
-            return fail("initialize: must be an object".into());
+        if let Some(params) = &self.initialize {
+            if !params.is_object() {
+                return fail("initialize: must be an object".into());
+            }
+            if is_deeper(params, DEPTH_MAX) {
+                return fail(format!(
+                    "initialize: must not be nested deeper than {DEPTH_MAX} levels"
+                ));
+            }
         }
         Ok(())
     }
@@ -396,80 +458,17 @@ pub enum ClientMode {
     Exclusive,
 }
 
-/// The limits. `None` means the bus's default, which each field names.
-///
-/// ```
-/// let mut limits = stdiobus::LimitsConfig::new();
-/// limits.max_input_buffer = Some(1 << 20);
-/// limits.max_restarts = Some(3);
-/// ```
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-#[non_exhaustive]
-pub struct LimitsConfig {
-    /// Largest message, in bytes. 10 MiB; from 1 KiB to 1 GiB.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_input_buffer: Option<u64>,
-    /// Bytes that may wait for one worker or one client. 40 MiB; at least 1 KiB.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_output_queue: Option<u64>,
-    /// Restarts of a worker within the window; where one more were due, it is
-    /// given up until the window is over. 5; 0 is never restart.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_restarts: Option<u32>,
-    /// That window, in seconds. 60; at least 1.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub restart_window_sec: Option<u32>,
-    /// How long a drain waits for what is in flight, in seconds. 30.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub drain_timeout_sec: Option<u32>,
-    /// How long a client may not read before it is closed, in seconds. 60; at least 1.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub backpressure_timeout_sec: Option<u32>,
-    /// How long a worker may not read before it is stopped, in seconds. 0: never.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub stall_timeout_sec: Option<u32>,
-    /// Sessions kept; beyond it the one unused for longest is forgotten. 1048576.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_sessions: Option<u32>,
-    /// How long an unused session is kept, in seconds. 0: for ever.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub session_idle_sec: Option<u32>,
-    /// Requests in flight. 1048576.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_pending: Option<u32>,
-    /// Socket clients. 65536.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_clients: Option<u32>,
-}
-
-impl LimitsConfig {
-    /// All limits at the bus's defaults.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-
-    fn validate(&self) -> Result<()> {
-        let sizes = [
-            ("max_input_buffer", self.max_input_buffer),
-            ("max_output_queue", self.max_output_queue),
-            ("max_sessions", self.max_sessions.map(u64::from)),
-            ("max_pending", self.max_pending.map(u64::from)),
-            ("max_clients", self.max_clients.map(u64::from)),
-        ];
-        match sizes.iter().find(|(_, size)| *size == Some(0)) {
-            Some((name, _)) => Err(invalid(format!("limits: {name}: must be at least 1"))),
-            None => Ok(()),
-        }
-    }
-}
-
 fn invalid(what: impl std::fmt::Display) -> Error {
     Error::invalid_argument(format!("config: {what}"))
+}
+
+fn is_deeper(value: &Value, levels: usize) -> bool {
+    let within = |inner: &Value| is_deeper(inner, levels.saturating_sub(1));
+    match value {
+        Value::Array(items) => levels == 0 || items.iter().any(within),
+        Value::Object(members) => levels == 0 || members.values().any(within),
+        _ => false,
+    }
 }
 
 fn one() -> u32 {
@@ -515,15 +514,13 @@ mod tests {
         assert!(
             message(&BusConfig::new().pool(pool("a")).default_pool("b")).contains("default_pool")
         );
-        let mut limits = LimitsConfig::new();
-        limits.max_pending = Some(0);
+        let limits = LimitsConfig::new().max_pending(0);
         assert!(message(&BusConfig::new().pool(pool("a")).limits(limits)).contains("max_pending"));
     }
 
     #[test]
     fn a_configuration_survives_the_way_to_json_and_back() {
-        let mut limits = LimitsConfig::new();
-        limits.max_clients = Some(7);
+        let limits = LimitsConfig::new().max_clients(7);
         let config = BusConfig::new()
             .pool(
                 PoolConfig::new("a", "cat")

@@ -15,7 +15,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// A JSON-RPC error answer of a worker is [`Error::Rpc`], whatever its number;
 /// everything else, the errors the bus itself answers with included, is
 /// [`Error::Bus`] and has an [`ErrorCode`].
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The worker answered with a JSON-RPC error. All three members are as it
@@ -42,6 +42,19 @@ impl Error {
             Error::Rpc { .. } => None,
             Error::Bus(error) => Some(error.details.kind),
         }
+    }
+
+    /// Whether the failure is of this kind. Never true for the JSON-RPC error of a
+    /// worker.
+    ///
+    /// ```
+    /// # use stdiobus::{Error, ErrorCode};
+    /// fn is_too_slow(error: &Error) -> bool {
+    ///     error.is(ErrorCode::Timeout)
+    /// }
+    /// ```
+    pub fn is(&self, kind: ErrorCode) -> bool {
+        self.kind() == Some(kind)
     }
 
     /// Whether the same call may succeed later. Never true for the JSON-RPC
@@ -122,6 +135,27 @@ impl Error {
     }
 }
 
+/// What a `main` that returns an error prints: what is there, and no more.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Rpc {
+                code,
+                message,
+                data,
+            } => {
+                let mut shown = f.debug_struct("Rpc");
+                shown.field("code", code).field("message", message);
+                if let Some(data) = data {
+                    shown.field("data", &format_args!("{data}"));
+                }
+                shown.finish()
+            }
+            Error::Bus(error) => fmt::Debug::fmt(error, f),
+        }
+    }
+}
+
 impl From<RpcError> for Error {
     fn from(error: RpcError) -> Self {
         Error::Rpc {
@@ -134,19 +168,44 @@ impl From<RpcError> for Error {
 
 /// A failure of the client or of the bus: a kind, a text, and what helps to
 /// understand it. Its parts are read through [`Error`].
-#[derive(Debug)]
 pub struct BusError {
     // Boxed, so that a Result is small on the path where nothing fails.
     details: Box<Details>,
 }
 
-#[derive(Debug)]
 struct Details {
     kind: ErrorCode,
     message: String,
     source: Option<Box<dyn StdError + Send + Sync>>,
     rpc: Option<RpcError>,
     exit: Option<WorkerExit>,
+}
+
+impl fmt::Debug for BusError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Details {
+            kind,
+            message,
+            source,
+            rpc,
+            exit,
+        } = &*self.details;
+        let mut shown = f.debug_struct("BusError");
+        shown.field("kind", kind).field("message", message);
+        if let Some(source) = source {
+            shown.field("source", source);
+        }
+        if let Some(rpc) = rpc {
+            shown.field("code", &rpc.code);
+        }
+        match (exit, rpc.as_ref().and_then(|rpc| rpc.data.as_ref())) {
+            // The data of the answer says the same.
+            (Some(exit), _) => shown.field("exit", exit),
+            (None, Some(data)) => shown.field("data", &format_args!("{data}")),
+            (None, None) => &mut shown,
+        };
+        shown.finish()
+    }
 }
 
 impl fmt::Display for BusError {
@@ -303,7 +362,13 @@ impl From<Error> for RpcError {
     }
 }
 
+/// Characters of a worker's last line on stderr that a message shows.
+const LINE_SHOWN: usize = 200;
+
 /// How a worker ended.
+///
+/// Its text is one line, which ends with the last of what the worker wrote to
+/// stderr.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct WorkerExit {
@@ -331,8 +396,24 @@ impl fmt::Display for WorkerExit {
             (_, Some(signal)) => write!(f, "was ended by signal {signal}"),
             (Some(code), None) => write!(f, "exited with status {code}"),
             (None, None) => f.write_str("ended"),
+        }?;
+        match last_line(&self.stderr_tail) {
+            Some(line) => write!(f, ": {line}"),
+            None => Ok(()),
         }
     }
+}
+
+/// The last line that isn't empty, fit for a message: within bounds, and without what moves a
+/// terminal's cursor.
+fn last_line(text: &str) -> Option<String> {
+    let line = text.lines().map(str::trim).rfind(|line| !line.is_empty())?;
+    let plain = |c: char| if c.is_control() { ' ' } else { c };
+    let mut shown: String = line.chars().map(plain).take(LINE_SHOWN).collect();
+    if line.chars().nth(LINE_SHOWN).is_some() {
+        shown.push_str("...");
+    }
+    Some(shown)
 }
 
 #[cfg(test)]
@@ -380,6 +461,68 @@ mod tests {
             source.is_some_and(|s| s.to_string() == "inner"),
             "{error:?}"
         );
+    }
+
+    #[test]
+    fn debug_shows_what_is_there_and_no_more() {
+        let error = Error::new(ErrorCode::Timeout, "no answer within 1s");
+        assert_eq!(
+            format!("{error:?}"),
+            r#"BusError { kind: Timeout, message: "no answer within 1s" }"#
+        );
+        let data = serde_json::json!({"reason": "unroutable"});
+        let rpc = RpcError::new(-32010, "which?").with_data(data);
+        let error = Error::new(ErrorCode::InvalidArgument, "which?").with_rpc(rpc.clone(), None);
+        assert_eq!(
+            format!("{error:?}"),
+            r#"BusError { kind: InvalidArgument, message: "which?", code: -32010, data: {"reason":"unroutable"} }"#
+        );
+        let exit = WorkerExit::default();
+        let error = Error::new(ErrorCode::TransportError, "gone").with_rpc(rpc.clone(), Some(exit));
+        let text = format!("{error:?}");
+        assert!(
+            text.contains("exit: WorkerExit") && !text.contains("data"),
+            "{text}"
+        );
+        let error = Error::invalid_argument("no").with_source(std::io::Error::other("inner"));
+        assert!(format!("{error:?}").contains("source: Custom"), "{error:?}");
+        assert_eq!(
+            format!("{:?}", Error::from(rpc)),
+            r#"Rpc { code: -32010, message: "which?", data: {"reason":"unroutable"} }"#
+        );
+        assert_eq!(
+            format!("{:?}", Error::from(RpcError::new(1, "no"))),
+            r#"Rpc { code: 1, message: "no" }"#
+        );
+    }
+
+    #[test]
+    fn an_error_can_be_asked_for_its_kind() {
+        let error = Error::new(ErrorCode::Timeout, "late");
+        assert!(error.is(ErrorCode::Timeout) && !error.is(ErrorCode::Cancelled));
+        assert!(!Error::from(RpcError::new(3, "mine")).is(ErrorCode::Timeout));
+    }
+
+    #[test]
+    fn the_text_of_an_exit_has_the_last_line_of_stderr_within_bounds() {
+        let text = |stderr_tail: &str| {
+            let exit = WorkerExit {
+                pool: "a".into(),
+                code: Some(2),
+                stderr_tail: stderr_tail.into(),
+                ..Default::default()
+            };
+            exit.to_string()
+        };
+        let before = r#"worker 0 of pool "a" exited with status 2"#;
+        assert_eq!(text(" \n\n"), before);
+        assert_eq!(
+            text("first\n  no \x1b[1mfile\r\n\n"),
+            format!("{before}: no  [1mfile")
+        );
+        let long = text(&"ü".repeat(201));
+        assert_eq!(long, format!("{before}: {}...", "ü".repeat(200)));
+        assert!(!text(&"ü".repeat(200)).ends_with("..."));
     }
 
     #[test]

@@ -94,6 +94,8 @@ fn every_future_is_send(
     send(bus.notify("m", json!({})));
     send(bus.notify_with("m", json!({}), RequestOptions::new()));
     send(bus.register_worker("p", |_| async { Ok(Value::Null) }));
+    #[cfg(feature = "metrics")]
+    send(bus.publish_metrics());
     send(bus.reload(BusConfig::new()));
     send(bus.send("{}"));
     send(bus.start());
@@ -122,6 +124,76 @@ fn no_future_is_missing_above() {
         let method = future.rsplit("::").next().expect("a name");
         assert!(source.contains(&format!(".{method}(")), "{future}");
     }
+}
+
+/// Methods of async types that their twins in `blocking` don't have, or not by that name.
+const WITHOUT_TWIN: [(&str, &str); 10] = [
+    // The twins are iterators.
+    ("EventStream", "poll_next"),
+    ("NotificationStream", "poll_next"),
+    ("ResponseStream", "poll_next"),
+    // A thread that waits can't be dropped, so it waits within a limit: `reached_within`.
+    ("StateChanges", "reached"),
+    // The twin reads and writes as a socket does.
+    ("BusStream", "poll_read"),
+    ("BusStream", "poll_write"),
+    ("BusStream", "poll_write_vectored"),
+    ("BusStream", "is_write_vectored"),
+    ("BusStream", "poll_flush"),
+    ("BusStream", "poll_shutdown"),
+];
+
+fn methods(of: &str) -> BTreeSet<String> {
+    let mut methods = listed(&format!("pub fn stdiobus::{of}::"), &['(', '<']);
+    methods.extend(listed(
+        &format!("pub async fn stdiobus::{of}::"),
+        &['(', '<'],
+    ));
+    methods
+}
+
+#[test]
+fn each_method_of_the_async_client_has_its_twin_in_the_blocking_one() {
+    let twins = listed("pub struct stdiobus::blocking::", &['(', ' ']);
+    assert!(twins.contains("StdioBus") && twins.len() > 5, "{twins:?}");
+    let mut missing = Vec::new();
+    for of in &twins {
+        let (all, there) = (methods(of), methods(&format!("blocking::{of}")));
+        assert!(all.len() > 2, "{of}: {all:?}");
+        missing.extend(
+            all.difference(&there)
+                .map(|method| (of.clone(), method.clone())),
+        );
+    }
+    let expected = WITHOUT_TWIN.map(|(of, method)| (of.to_owned(), method.to_owned()));
+    let missing: BTreeSet<_> = missing.into_iter().collect();
+    assert_eq!(missing, BTreeSet::from(expected));
+    // What is in the twin alone is no trap, but this is to be known: the way back.
+    let (all, there) = (methods("StdioBus"), methods("blocking::StdioBus"));
+    assert_eq!(there.difference(&all).collect::<Vec<_>>(), ["into_async"]);
+}
+
+#[test]
+fn each_field_of_a_configuration_can_be_set_by_a_method_of_its_name() {
+    let mut count = 0;
+    for of in [
+        "LimitsConfig",
+        "PoolConfig",
+        "BusConfig",
+        "NotificationOptions",
+        "SubprocessOptions",
+    ] {
+        let methods = methods(of);
+        let fields = listed(&format!("pub stdiobus::{of}::"), &[':']);
+        count += fields.len();
+        for field in fields {
+            // These are given to `new`; pools are added one by one.
+            let otherwise = ["PoolConfig::id", "PoolConfig::command", "BusConfig::pools"];
+            let set = otherwise.contains(&format!("{of}::{field}").as_str());
+            assert!(set || methods.contains(&field), "{of}: {field}");
+        }
+    }
+    assert!(count > 30, "{count}");
 }
 
 #[test]

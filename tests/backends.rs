@@ -51,9 +51,7 @@ over_every_backend! {
 const HOLD: &str = "hold";
 
 fn puppets(protocol: Protocol) -> [PoolConfig; 1] {
-    let command = puppet();
-    let command = command.to_str().expect("a path in text");
-    [PoolConfig::new("puppets", command).protocol(protocol)]
+    [PoolConfig::new("puppets", puppet()).protocol(protocol)]
 }
 
 async fn requests_are_answered_each_with_its_own(over: Over) {

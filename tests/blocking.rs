@@ -34,6 +34,9 @@ fn requests_wait_for_their_answers_without_a_runtime() {
         assert_eq!(bus.request("echo", &params).expect("answered"), params);
         let typed: Vec<u32> = bus.request_as("echo", [1, 2]).expect("answered");
         assert_eq!(typed, [1, 2]);
+        let options = RequestOptions::new().session_id("s");
+        let typed: Vec<u32> = bus.request_as_with("echo", [3], options).expect("answered");
+        assert_eq!(typed, [3]);
         let tried = bus.try_request("echo", [3]).expect("answered");
         assert_eq!(tried, json!([3]));
         bus.notify("note", json!({})).expect("accepted");
@@ -125,11 +128,13 @@ fn a_stream_is_an_iterator_that_ends_with_the_result() {
         };
         assert!(matches!(chunk, Some(Ok(StreamEvent::Chunk(text))) if text == "c"));
         assert!(looked.try_next().is_none(), "it goes on");
+        assert!(!looked.is_closed());
         bus.stop().expect("stops");
         assert_kind(
             looked.try_next().expect("the end"),
             ErrorCode::TransportError,
         );
+        assert!(looked.is_closed());
     });
 }
 
@@ -137,8 +142,9 @@ fn a_stream_is_an_iterator_that_ends_with_the_result() {
 fn a_subscription_is_an_iterator_that_ends_with_the_bus() {
     alone(|| {
         let bus = started();
-        let mut notes = bus.subscribe_notifications();
+        let (mut notes, mut events) = (bus.subscribe_notifications(), bus.events());
         bus.request("notify", json!({"n": 3})).expect("answered");
+        assert!(events.try_next().is_none() && !events.is_closed());
         assert_eq!(
             notes.try_next().expect("came before the answer").params()["i"],
             0
@@ -148,7 +154,10 @@ fn a_subscription_is_an_iterator_that_ends_with_the_bus() {
             assert_eq!(note.params()["i"], i);
         }
         bus.stop().expect("stops");
+        assert!(!notes.is_closed());
         assert_eq!(notes.by_ref().count(), 1, "what waits comes before the end");
+        assert!(notes.is_closed());
+        assert!(events.by_ref().count() > 0 && events.is_closed());
         assert!(notes.next_within(SOON).expect("in time").is_none());
         assert!(notes.try_next().is_none());
         assert_eq!(notes.lagged(), 0);

@@ -128,10 +128,9 @@ fn a_tried_request_is_sent_before_it_is_polled_and_given_up_when_dropped() {
 fn requests_that_waited_go_in_their_order() {
     alone_async(|| async {
         let log = Log::new();
-        let path = log.path();
-        let command = puppet();
-        let pool = PoolConfig::new("puppets", command.to_str().expect("a path in text"))
-            .args(["log", path.to_str().expect("a path in text")]);
+        let pool = PoolConfig::new("puppets", puppet())
+            .arg("log")
+            .arg(log.path());
         let bus = StdioBus::builder()
             .pool(pool)
             .max_in_flight_bytes(BUDGET)

@@ -5,9 +5,11 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::client::{assert_kind, eventually, short, started};
-use common::{alone_async, zoo_pool};
+use common::{alone_async, zoo, zoo_pool};
 use serde_json::json;
-use stdiobus::{Error, ErrorCode, LimitsConfig, RequestOptions, StdioBus};
+use stdiobus::{
+    Error, ErrorCode, LimitsConfig, PoolConfig, RequestOptions, RestartPolicy, StdioBus,
+};
 
 // ---- requests ----------------------------------------------------------------------------------
 
@@ -184,8 +186,7 @@ fn a_request_of_nine_mebibytes_comes_back_whole() {
 #[test]
 fn a_request_above_the_limit_is_refused_and_the_bus_goes_on() {
     alone_async(|| async {
-        let mut limits = LimitsConfig::new();
-        limits.max_input_buffer = Some(10_000);
+        let limits = LimitsConfig::new().max_input_buffer(10_000);
         let bus = StdioBus::builder()
             .pool(zoo_pool(&["echo"]))
             .limits(limits)
@@ -193,10 +194,75 @@ fn a_request_above_the_limit_is_refused_and_the_bus_goes_on() {
             .expect("valid");
         bus.start().await.expect("starts");
         let text = "x".repeat(10_001);
-        assert_kind(bus.request("echo", &text).await, ErrorCode::InvalidArgument);
+        let error = assert_kind(bus.request("echo", &text).await, ErrorCode::InvalidArgument);
+        let text = error.to_string();
+        let words: Vec<_> = text.split(' ').collect();
+        let bytes: usize = words[3].parse().expect("the size");
+        assert!((10_001..10_200).contains(&bytes), "{text}");
+        assert_eq!(
+            text,
+            format!("the message of {bytes} bytes is larger than max_input_buffer")
+        );
         assert_eq!(
             bus.request("echo", json!([1])).await.expect("answered"),
             json!([1])
+        );
+        bus.stop().await.expect("stops");
+    });
+}
+
+#[test]
+fn the_error_about_a_worker_that_died_at_once_ends_with_its_last_line() {
+    alone_async(|| async {
+        let script = "echo first >&2; echo \"can't open file 'no.py'\" >&2; exit 2";
+        let pool = PoolConfig::new("a", "sh").args(["-c", script]);
+        let bus = StdioBus::builder().pool(pool.restart(RestartPolicy::Never));
+        let bus = bus.build().expect("valid");
+        bus.start().await.expect("starts");
+        let error = assert_kind(bus.request("m", ()).await, ErrorCode::TransportError);
+        let text = error.to_string();
+        let end = r#"worker 0 of pool "a" exited with status 2: can't open file 'no.py'"#;
+        assert!(text.ends_with(end), "{text}");
+        assert!(!text.contains("first"), "{text}");
+        bus.stop().await.expect("stops");
+    });
+}
+
+#[test]
+fn a_typed_request_takes_options() {
+    alone_async(|| async {
+        let second = PoolConfig::new("second", zoo()).args(["echo"]);
+        let bus = StdioBus::builder().pool(zoo_pool(&["echo"])).pool(second);
+        let bus = bus.build().expect("valid");
+        bus.start().await.expect("starts");
+        let second = || RequestOptions::new().pool("second");
+        let sum: Vec<u32> = bus
+            .request_as_with("echo", [1, 2], second())
+            .await
+            .expect("answered");
+        assert_eq!(sum, [1, 2]);
+        let other = bus.request_as_with::<String, _>("echo", [1, 2], second());
+        assert_kind(other.await, ErrorCode::InvalidArgument);
+        let nowhere = RequestOptions::new().pool("third");
+        let error = bus.request_as_with::<Vec<u32>, _>("echo", [1, 2], nowhere);
+        assert_kind(error.await, ErrorCode::InvalidArgument);
+        bus.stop().await.expect("stops");
+    });
+}
+
+#[test]
+fn an_agent_id_that_names_no_pool_of_several_is_told_by_name() {
+    alone_async(|| async {
+        let second = PoolConfig::new("second", zoo()).args(["echo"]);
+        let bus = StdioBus::builder().pool(zoo_pool(&["echo"])).pool(second);
+        let bus = bus.build().expect("valid");
+        bus.start().await.expect("starts");
+        let options = RequestOptions::new().agent_id("zz");
+        let error = bus.request_with("echo", (), options).await;
+        let error = assert_kind(error, ErrorCode::InvalidArgument);
+        assert_eq!(
+            error.to_string(),
+            r#"agentId "zz" names no pool; there are: zoo second"#
         );
         bus.stop().await.expect("stops");
     });

@@ -17,8 +17,8 @@ const SDK: &str = "agent-client-protocol==0.12.1";
 
 fn agent(python: &Path) -> PoolConfig {
     let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/workers/acp_agent.py");
-    PoolConfig::new("agent", python.to_str().expect("a path in text"))
-        .arg(script.to_str().expect("a path in text"))
+    PoolConfig::new("agent", python)
+        .arg(script)
         .protocol(Protocol::Acp)
 }
 

@@ -35,8 +35,7 @@ async fn one_worker() -> StdioBus {
 }
 
 fn pool(name: &str) -> PoolConfig {
-    let zoo = zoo();
-    PoolConfig::new(name, zoo.to_str().expect("a path in text")).args(["echo", "crlf"])
+    PoolConfig::new(name, zoo()).args(["echo", "crlf"])
 }
 
 struct Lines {
@@ -259,7 +258,7 @@ fn the_rust_sdk_of_acp_works_over_it() {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/workers/acp_agent.py");
         let bus = StdioBus::builder()
             .pool(
-                PoolConfig::new("agent", python.to_str().expect("a path in text"))
+                PoolConfig::new("agent", python)
                     .arg(script)
                     .protocol(Protocol::Acp),
             )
@@ -324,7 +323,7 @@ fn two_clients_of_the_rust_sdk_of_mcp_share_one_server() {
         return;
     };
     alone_async(|| async {
-        let server = PoolConfig::new("time", python.to_str().expect("a path in text"))
+        let server = PoolConfig::new("time", python)
             .args(["-m", "mcp_server_time"])
             .protocol(Protocol::Mcp);
         let bus = start(StdioBus::builder().pool(server)).await;

@@ -11,8 +11,7 @@ use stdiobus::{
 };
 
 fn pool(protocol: Protocol) -> PoolConfig {
-    let command = puppet();
-    PoolConfig::new("puppets", command.to_str().expect("a path in text")).protocol(protocol)
+    PoolConfig::new("puppets", puppet()).protocol(protocol)
 }
 
 async fn started(protocol: Protocol) -> StdioBus {

@@ -12,7 +12,6 @@ use stdiobus::{ListenMode, PoolConfig, StdioBus};
 const SERVER: &str = "mcp-server-time==2026.10.19";
 
 fn time_server(python: &Path) -> PoolConfig {
-    let python = python.to_str().expect("a path in text");
     PoolConfig::new("time", python).args(["-m", "mcp_server_time", "--local-timezone", "UTC"])
 }
 

@@ -128,18 +128,18 @@ fn every_field_of_a_configuration_is_understood_by_the_bus() {
             .initialize(json!({"protocolVersion": 1}))
             .init_timeout_sec(7)
             .clients(ClientMode::Shared);
-        let mut limits = LimitsConfig::new();
-        limits.max_input_buffer = Some(1 << 20);
-        limits.max_output_queue = Some(4 << 20);
-        limits.max_restarts = Some(0);
-        limits.restart_window_sec = Some(1);
-        limits.drain_timeout_sec = Some(0);
-        limits.backpressure_timeout_sec = Some(1);
-        limits.stall_timeout_sec = Some(0);
-        limits.max_sessions = Some(10);
-        limits.session_idle_sec = Some(0);
-        limits.max_pending = Some(10);
-        limits.max_clients = Some(10);
+        let limits = LimitsConfig::new()
+            .max_input_buffer(1 << 20)
+            .max_output_queue(4 << 20)
+            .max_restarts(0)
+            .restart_window_sec(1)
+            .drain_timeout_sec(0)
+            .backpressure_timeout_sec(1)
+            .stall_timeout_sec(0)
+            .max_sessions(10)
+            .session_idle_sec(0)
+            .max_pending(10)
+            .max_clients(10);
         let config = BusConfig::new()
             .pool(pool)
             .default_pool("zoo")

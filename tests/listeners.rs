@@ -107,8 +107,7 @@ fn only_clients_that_show_the_token_are_let_in() {
 fn each_listener_can_have_a_pool_of_its_own() {
     alone(|| {
         let dir = TempDir::new();
-        let command = zoo().to_str().expect("text").to_owned();
-        let pool = |id: &str| PoolConfig::new(id, &command).args(["echo"]).env("WHO", id);
+        let pool = |id: &str| PoolConfig::new(id, zoo()).args(["echo"]).env("WHO", id);
         let bus = started(
             stdiobus::StdioBus::builder()
                 .pool(pool("first"))
@@ -236,9 +235,7 @@ fn a_listener_can_have_a_framing_of_its_own() {
                 .listen(Listen::tcp("127.0.0.1", 0).framing(Framing::Length))
                 .listen(Listen::tcp("127.0.0.1", 0).framing(Framing::Ndjson)),
         );
-        let ListenAddr::Tcp(address) = bus.listen_addrs()[0].clone() else {
-            panic!("TCP");
-        };
+        let address = bus.listen_addrs()[0].tcp().expect("TCP");
         let mut client = TcpStream::connect(address).expect("connected");
         client.set_read_timeout(Some(BOUND)).expect("set");
         let length = u32::try_from(ECHO.len()).expect("short");
@@ -290,9 +287,7 @@ fn a_bus_serves_the_sockets_it_was_given() {
         assert_eq!(client.ask(ECHO)["result"], json!([7]));
 
         bus.stop().expect("stops");
-        let [ListenAddr::Tcp(address), _] = &addresses else {
-            panic!("TCP");
-        };
+        let address = addresses[0].tcp().expect("TCP");
         TcpStream::connect(address).expect_err("its descriptor is closed");
         assert!(
             dir.path("s").exists(),

@@ -30,8 +30,7 @@ const ROUNDS: usize = 10;
 
 /// The bus under test.
 async fn bus(over: Over, protocol: Protocol) -> Setup {
-    let mut limits = LimitsConfig::new();
-    limits.max_restarts = Some(1000);
+    let limits = LimitsConfig::new().max_restarts(1000);
     let pool = zoo_pool(&["echo"]).instances(WORKERS).protocol(protocol);
     let config = BusConfig::new().pool(pool).limits(limits);
     let setup = over.build(config, |builder| {
@@ -100,7 +99,7 @@ impl Ends {
                 assert_eq!(answer, *sent, "another's answer");
                 Self::one(&self.answered);
             }
-            Err(error) if error.kind() == Some(ErrorCode::Timeout) && may_time_out => {
+            Err(error) if error.is(ErrorCode::Timeout) && may_time_out => {
                 Self::one(&self.timed_out);
             }
             Err(error) => {

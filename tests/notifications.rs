@@ -71,6 +71,29 @@ fn a_subscriber_hears_everything_in_its_order() {
 }
 
 #[test]
+fn a_subscription_tells_a_pause_from_its_end() {
+    alone_async(|| async {
+        let bus = started(&["echo"]).await;
+        let (mut notes, mut events) = (bus.subscribe_notifications(), bus.events());
+        let close = options(1, OverflowPolicy::Close);
+        let mut small = bus.subscribe_notifications_with(close);
+        assert!(notes.try_next().is_none() && !notes.is_closed());
+        assert!(events.try_next().is_none() && !events.is_closed());
+        provoke(&bus, 2).await;
+        // It has lost its subscription, but not what waits.
+        assert!(!small.is_closed());
+        assert!(small.try_next().is_some() && small.is_closed());
+
+        bus.stop().await.expect("stops");
+        assert!(!notes.is_closed() && !events.is_closed());
+        assert!(notes.try_next().is_some() && !notes.is_closed());
+        assert!(notes.try_next().is_some() && notes.is_closed());
+        while events.try_next().is_some() {}
+        assert!(events.is_closed() && events.next().await.is_none());
+    });
+}
+
+#[test]
 fn what_belongs_to_no_request_says_so() {
     alone_async(|| async {
         let bus = StdioBus::builder()

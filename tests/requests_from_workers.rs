@@ -141,8 +141,7 @@ fn without_a_handler_a_permission_is_cancelled_and_anything_else_unknown() {
 #[test]
 fn an_answer_that_is_too_large_is_an_error_for_the_worker() {
     alone_async(|| async {
-        let mut limits = stdiobus::LimitsConfig::new();
-        limits.max_input_buffer = Some(10_000);
+        let limits = stdiobus::LimitsConfig::new().max_input_buffer(10_000);
         let bus = start(
             builder()
                 .limits(limits)

@@ -180,10 +180,13 @@ fn a_look_at_a_stream_sends_it_and_takes_only_what_is_there() {
         .await;
         assert_eq!(texts, ["a", "b"]);
         assert!(stream.try_next().is_none(), "it goes on");
+        assert!(!stream.is_closed());
 
         bus.stop().await.expect("stops");
+        assert!(!stream.is_closed());
         let end = stream.try_next().expect("the end is there");
         assert_kind(end, ErrorCode::TransportError);
+        assert!(stream.is_closed());
         assert!(stream.try_next().is_none() && stream.next().await.is_none());
     });
 }

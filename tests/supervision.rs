@@ -165,8 +165,7 @@ fn a_last_answer_without_a_newline_is_an_answer() {
 #[test]
 fn a_worker_that_always_exits_at_once_ends_every_request_with_a_reason() {
     alone_async(|| async {
-        let mut limits = stdiobus::LimitsConfig::new();
-        limits.max_restarts = Some(2);
+        let limits = stdiobus::LimitsConfig::new().max_restarts(2);
         let bus = StdioBus::builder()
             .pool(zoo_pool(&["exit", "4"]))
             .limits(limits)

@@ -148,7 +148,8 @@ impl Backend for Native {
         self.bus.submit(frame, answer_errors).map_err(|failure| {
             let refusal = match failure.status {
                 Status::STATE => Refusal::Stopped,
-                Status::BUFFER => Refusal::TooLarge,
+                // Without a newline in it, a frame is refused for nothing else.
+                Status::BUFFER => return Refusal::TooLarge(too_large(frame.len())),
                 _ => Refusal::Other,
             };
             refusal(error_of(failure))
@@ -221,6 +222,12 @@ impl Backend for Native {
 /// There is no worker with this number.
 pub(crate) fn no_worker(worker: usize) -> Error {
     Error::invalid_argument(format!("there is no worker {worker}"))
+}
+
+fn too_large(bytes: usize) -> Error {
+    Error::invalid_argument(format!(
+        "the message of {bytes} bytes is larger than max_input_buffer"
+    ))
 }
 
 /// A status of the C library as an error of ours.

@@ -220,6 +220,23 @@ impl StdioBus {
         wait(self.bus.request_as(method, params))
     }
 
+    /// [`request_as`](Self::request_as) with options.
+    ///
+    /// # Errors
+    /// As there; options that exclude each other are `InvalidArgument`.
+    pub fn request_as_with<T, P>(
+        &self,
+        method: &str,
+        params: P,
+        options: RequestOptions,
+    ) -> Result<T>
+    where
+        T: DeserializeOwned,
+        P: Serialize,
+    {
+        wait(self.bus.request_as_with(method, params, options))
+    }
+
     /// [`request`](Self::request) that doesn't wait for room among the bytes in
     /// flight, only for its answer.
     ///

@@ -58,6 +58,12 @@ impl ResponseStream {
     pub fn try_next(&mut self) -> Option<Result<StreamEvent>> {
         self.0.try_next()
     }
+
+    /// Whether the stream is over: see
+    /// [`ResponseStream::is_closed`](crate::ResponseStream::is_closed).
+    pub fn is_closed(&self) -> bool {
+        self.0.is_closed()
+    }
 }
 
 iterates!(ResponseStream, Result<StreamEvent>);
@@ -71,9 +77,15 @@ pub struct NotificationStream(pub(super) crate::NotificationStream);
 
 impl NotificationStream {
     /// The next one if there is one now; `None` where there is none, be it that
-    /// the subscription is over.
+    /// the subscription is over ([`is_closed`](Self::is_closed)).
     pub fn try_next(&mut self) -> Option<Notification> {
         self.0.try_next()
+    }
+
+    /// Whether the subscription is over: nothing waits, and nothing will come any
+    /// more.
+    pub fn is_closed(&self) -> bool {
+        self.0.is_closed()
     }
 
     /// How many were lost: see [`NotificationStream::lagged`](crate::NotificationStream::lagged).
@@ -92,9 +104,15 @@ pub struct EventStream(pub(super) crate::EventStream);
 
 impl EventStream {
     /// The next one if there is one now; `None` where there is none, be it that
-    /// the subscription is over.
+    /// the subscription is over ([`is_closed`](Self::is_closed)).
     pub fn try_next(&mut self) -> Option<Event> {
         self.0.try_next()
+    }
+
+    /// Whether the subscription is over: nothing waits, and nothing will come any
+    /// more.
+    pub fn is_closed(&self) -> bool {
+        self.0.is_closed()
     }
 
     /// How many were lost: see [`EventStream::lagged`](crate::EventStream::lagged).

@@ -224,6 +224,11 @@ impl Call {
         }
     }
 
+    /// Whether its end has been taken.
+    pub(super) fn is_done(&self) -> bool {
+        matches!(self.state, State::Done)
+    }
+
     /// For `Debug`.
     pub(super) fn state(&self) -> &'static str {
         match self.state {

@@ -70,9 +70,16 @@ impl EventStream {
     }
 
     /// The next event if there is one now; `None` where there is none, be it
-    /// that the subscription is over.
+    /// that the subscription is over ([`is_closed`](Self::is_closed)).
     pub fn try_next(&mut self) -> Option<Event> {
         self.queue.try_recv().ok()
+    }
+
+    /// Whether the subscription is over: nothing waits, and nothing will come any
+    /// more.
+    pub fn is_closed(&self) -> bool {
+        // In this order: once it is closed, nothing is added.
+        self.queue.is_closed() && self.queue.is_empty()
     }
 
     /// How many events were lost because they didn't fit.

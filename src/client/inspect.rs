@@ -131,7 +131,7 @@ impl StdioBus {
         self.check_here()?;
         let tail = self.ask(|reply| Command::Stderr { worker, reply }).await;
         let tail = match tail {
-            Err(error) if error.kind() == Some(ErrorCode::TransportError) => {
+            Err(error) if error.is(ErrorCode::TransportError) => {
                 let last = self.owner.handle.shared().last();
                 let at = last.workers.iter().position(|info| info.id == worker);
                 let tail = at.and_then(|at| last.stderr.get(at).cloned());

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::Framing;
@@ -315,6 +315,31 @@ pub enum ListenAddr {
     Unix(PathBuf),
 }
 
+impl ListenAddr {
+    /// The TCP address, where it is one.
+    ///
+    /// ```
+    /// # use stdiobus::{ListenAddr, StdioBus};
+    /// # fn example(bus: &StdioBus) {
+    /// let address = bus.listen_addrs().iter().find_map(ListenAddr::tcp);
+    /// # }
+    /// ```
+    pub fn tcp(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(address) => Some(*address),
+            Self::Unix(_) => None,
+        }
+    }
+
+    /// The path of the Unix socket, where it is one.
+    pub fn unix(&self) -> Option<&Path> {
+        match self {
+            Self::Tcp(_) => None,
+            Self::Unix(path) => Some(path),
+        }
+    }
+}
+
 impl fmt::Display for ListenAddr {
     /// `tcp 127.0.0.1:4711` or `unix /run/bus.sock`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -348,8 +373,11 @@ mod tests {
             mode.bound("[::1]:4711").expect("an address").to_string(),
             "tcp [::1]:4711"
         );
+        assert_eq!(address.tcp().map(|tcp| tcp.port()), Some(4711));
+        assert_eq!(address.unix(), None);
         let path = ListenMode::unix("/tmp/s").bound("/tmp/s").expect("a path");
         assert_eq!(path.to_string(), "unix /tmp/s");
+        assert_eq!((path.tcp(), path.unix()), (None, Some(Path::new("/tmp/s"))));
     }
 
     #[test]

@@ -62,7 +62,24 @@ impl StdioBus {
         T: DeserializeOwned,
         P: Serialize,
     {
-        self.make_request(method, &params, &RequestOptions::new())
+        self.request_as_with(method, params, RequestOptions::new())
+    }
+
+    /// [`request_as`](Self::request_as) with options.
+    ///
+    /// # Errors
+    /// As there; options that exclude each other are `InvalidArgument`.
+    pub fn request_as_with<T, P>(
+        &self,
+        method: &str,
+        params: P,
+        options: RequestOptions,
+    ) -> Request<T>
+    where
+        T: DeserializeOwned,
+        P: Serialize,
+    {
+        self.make_request(method, &params, &options)
     }
 
     /// [`request`](Self::request), sent at once or not at all: it neither waits

@@ -188,9 +188,16 @@ impl NotificationStream {
     }
 
     /// The next notification if there is one now; `None` where there is none, be it
-    /// that the subscription is over.
+    /// that the subscription is over ([`is_closed`](Self::is_closed)).
     pub fn try_next(&mut self) -> Option<Notification> {
         self.queue.try_recv().ok().map(Notification)
+    }
+
+    /// Whether the subscription is over: nothing waits, and nothing will come any
+    /// more.
+    pub fn is_closed(&self) -> bool {
+        // In this order: once it is closed, nothing is added.
+        self.queue.is_closed() && self.queue.is_empty()
     }
 
     /// How many notifications were lost because they didn't fit. With

@@ -79,13 +79,19 @@ impl ResponseStream {
     }
 
     /// The next piece if there is one now; `None` where there is none, be it that
-    /// the stream is over. The first call sends the request.
+    /// the stream is over ([`is_closed`](Self::is_closed)). The first call sends the
+    /// request.
     ///
     /// # Errors
     /// As for [`next`](Self::next).
     pub fn try_next(&mut self) -> Option<Result<StreamEvent>> {
         let step = self.trace.in_scope(|| self.call.try_next())?;
         Some(self.piece(step))
+    }
+
+    /// Whether the stream is over: the result or an error has been taken.
+    pub fn is_closed(&self) -> bool {
+        self.call.is_done()
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<StreamEvent>>> {

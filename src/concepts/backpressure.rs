@@ -41,7 +41,7 @@
 //!
 //! let first = bus.try_request("store", "x".repeat(800))?;
 //! let second = bus.try_request("store", "y".repeat(800));
-//! assert_eq!(second.unwrap_err().kind(), Some(ErrorCode::ResourceExhausted));
+//! assert!(second.unwrap_err().is(ErrorCode::ResourceExhausted));
 //! drop(first); // given up, which makes room
 //! assert_eq!(bus.stats().await?.in_flight_bytes, 0);
 //! let _third = bus.try_request("store", "z".repeat(800))?;

@@ -18,7 +18,7 @@
 //!
 //! let short = RequestOptions::new().timeout(Duration::from_millis(50));
 //! let error = bus.request_with("anything", json!({}), short).unwrap_err();
-//! assert_eq!(error.kind(), Some(ErrorCode::Timeout));
+//! assert!(error.is(ErrorCode::Timeout));
 //! assert_eq!(bus.stats()?.pending, 0);
 //! assert_eq!(bus.stats()?.tombstones, 1); // its answer may still come, and reach nobody
 //! bus.stop()?;

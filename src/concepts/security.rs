@@ -43,7 +43,8 @@
 //! # What leaks where
 //! - Errors about a worker's end carry the end of its stderr ([`WorkerExit`]) to
 //!   the client whose request it was, socket clients included. A worker that writes
-//!   secrets to stderr tells them.
+//!   secrets to stderr tells them. The last line is in the error's text, too, and so
+//!   in whatever that is logged or passed on to.
 //! - [`Identity`] and [`AuditEvent`] say what their sender claims. The bus passes
 //!   them on and checks nothing.
 //! - `Debug` of a builder shows no configuration, since environments hold secrets;

@@ -11,7 +11,7 @@
 //! let missing = PoolConfig::new("a", "/no/such/program");
 //! let bus = StdioBus::builder().pool(missing).build_blocking()?;
 //! let error = bus.start().unwrap_err();
-//! assert_eq!(error.kind(), Some(ErrorCode::Unavailable));
+//! assert!(error.is(ErrorCode::Unavailable));
 //! assert!(error.to_string().contains("/no/such/program"));
 //! # Ok(())
 //! # }
@@ -26,7 +26,8 @@
 //! # When a worker ends
 //! - What it had not answered ends with `TransportError`. [`Error::exit`] says how
 //!   the worker ended, what it last wrote to stderr, and whether any byte of the
-//!   request had reached it: where none had, sending it again is safe.
+//!   request had reached it: where none had, sending it again is safe. The error's
+//!   text ends with the last line of that stderr.
 //! - It is started again, whatever its exit status, unless the pool's
 //!   [`RestartPolicy`] says otherwise: at once where it had run for a while and
 //!   served, else after 100 ms, doubled each time, up to 30 s, and up to a quarter
@@ -45,10 +46,11 @@
 //! let bus = StdioBus::builder().pool(pool).build_blocking()?;
 //! bus.start()?;
 //! let error = bus.request("anything", ()).unwrap_err();
-//! assert_eq!(error.kind(), Some(ErrorCode::TransportError));
+//! assert!(error.is(ErrorCode::TransportError));
 //! let exit = error.exit().expect("it says how the worker ended");
 //! assert_eq!((exit.code, exit.request_sent), (Some(3), Some(true)));
 //! assert!(exit.stderr_tail.contains("no more"));
+//! assert!(error.to_string().ends_with("exited with status 3: no more"));
 //! bus.stop()?;
 //! # Ok(())
 //! # }

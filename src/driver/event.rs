@@ -1,12 +1,14 @@
 //! Events: what the bus tells beside answers.
 
+use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use crate::error::WorkerExit;
+use crate::error::{Error, Result, WorkerExit};
 use crate::native::RawEvent;
 use crate::sys;
 
@@ -150,6 +152,35 @@ impl LogLevel {
     pub(crate) fn to_c(self) -> i32 {
         self as i32
     }
+
+    const ALL: [(Self, &'static str); 4] = [
+        (Self::Debug, "debug"),
+        (Self::Info, "info"),
+        (Self::Warn, "warn"),
+        (Self::Error, "error"),
+    ];
+}
+
+/// `debug`, `info`, `warn` or `error`.
+impl fmt::Display for LogLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let named = Self::ALL.iter().find(|(level, _)| level == self);
+        f.pad(named.map_or("", |(_, name)| name))
+    }
+}
+
+/// From what `Display` gives; anything else is `InvalidArgument`.
+impl FromStr for LogLevel {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let named = Self::ALL.iter().find(|(_, name)| *name == text);
+        named.map(|(level, _)| *level).ok_or_else(|| {
+            Error::invalid_argument(format!(
+                "{text:?} is not a log level: debug, info, warn or error"
+            ))
+        })
+    }
 }
 
 /// The public form of an event; `None` for a kind this version doesn't know.
@@ -276,6 +307,17 @@ mod tests {
         event.exit_code = 0;
         let exit = exit_of(&event);
         assert_eq!((exit.code, exit.signal), (Some(0), None));
+    }
+
+    #[test]
+    fn a_log_level_is_read_from_the_text_it_is_shown_as() {
+        for (level, text) in LogLevel::ALL {
+            assert_eq!(level.to_string(), text);
+            assert_eq!(text.parse::<LogLevel>().expect("a level"), level);
+        }
+        assert_eq!(format!("{:>6}", LogLevel::Info), "  info");
+        let error = "loud".parse::<LogLevel>().expect_err("none");
+        assert!(error.to_string().contains("\"loud\""), "{error}");
     }
 
     #[test]

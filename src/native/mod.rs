@@ -435,7 +435,7 @@ impl Failure {
     pub(crate) fn message(&self) -> String {
         match &self.reason {
             Some(reason) => reason.clone(),
-            None => format!("{} ({})", self.status.message(), self.status.name()),
+            None => self.status.message().to_owned(),
         }
     }
 }

@@ -24,14 +24,6 @@ impl Status {
         (result < 0).then_some(Self(result))
     }
 
-    /// Its name in the header.
-    pub(crate) fn name(self) -> &'static str {
-        // SAFETY: may be called at any time with any number.
-        let text = unsafe { sys::stdio_bus_status_name(self.0) };
-        // SAFETY: that function returns text in static storage.
-        unsafe { text_of(text) }
-    }
-
     /// What it means.
     pub(crate) fn message(self) -> &'static str {
         // SAFETY: may be called at any time with any number.

@@ -134,13 +134,7 @@ pub async fn serving(config: String, dir: &TempDir) -> (StdioBus, UnixStream, Tc
         .build()
         .expect("valid");
     bus.start().await.expect("starts");
-    let tcp = bus
-        .listen_addrs()
-        .into_iter()
-        .find_map(|address| match address {
-            ListenAddr::Tcp(address) => Some(address),
-            _ => None,
-        });
+    let tcp = bus.listen_addrs().iter().find_map(ListenAddr::tcp);
     let unix = UnixStream::connect(path).await.expect("a Unix client");
     let tcp = TcpStream::connect(tcp.expect("a TCP listener"))
         .await

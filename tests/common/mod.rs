@@ -79,7 +79,7 @@ pub fn zoo_config(instances: usize, modes: &[&str]) -> String {
 
 /// A pool `zoo` with one worker, started as `zoo MODES...`.
 pub fn zoo_pool(modes: &[&str]) -> stdiobus::PoolConfig {
-    stdiobus::PoolConfig::new("zoo", zoo().to_str().expect("a path in text")).args(modes.to_vec())
+    stdiobus::PoolConfig::new("zoo", zoo()).args(modes)
 }
 
 /// A folder of the test's own, with a path short enough for a Unix socket; removed on drop.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use stdiobus::{
-    LimitsConfig, ListenAddr, ListenMode, NotificationOptions, PoolConfig, RequestOptions, StdioBus,
+    LimitsConfig, ListenMode, NotificationOptions, PoolConfig, RequestOptions, StdioBus,
 };
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -91,8 +91,7 @@ fn the_life_of_a_worker_is_told_with_its_pool_generation_and_pid() {
 fn a_worker_that_is_given_up_is_an_error_with_its_reason() {
     alone_async(|| async {
         let collector = Collector::install(Level::INFO);
-        let mut limits = LimitsConfig::new();
-        limits.max_restarts = Some(1);
+        let limits = LimitsConfig::new().max_restarts(1);
         let pool = PoolConfig::new("short", "sh").args(["-c", "exit 3"]);
         let bus = start("fails", StdioBus::builder().pool(pool).limits(limits)).await;
         let failed = told(&collector, "worker failed", 1).await.remove(0);
@@ -114,15 +113,12 @@ fn clients_that_come_and_go_are_told_and_those_that_fail_are_warned_of() {
     alone_async(|| async {
         let collector = Collector::install(Level::DEBUG);
         let builder = StdioBus::builder().pool(zoo_pool(&["echo"]));
-        let mut limits = LimitsConfig::new();
-        limits.max_output_queue = Some(1 << 16);
+        let limits = LimitsConfig::new().max_output_queue(1 << 16);
         let builder = builder
             .limits(limits)
             .listen(ListenMode::tcp("127.0.0.1", 0));
         let bus = start("clients", builder).await;
-        let Some(ListenAddr::Tcp(address)) = bus.listen_addrs().pop() else {
-            panic!("no address");
-        };
+        let address = bus.listen_addrs()[0].tcp().expect("TCP");
         let client = TcpStream::connect(address).await.expect("connects");
         let connected = told(&collector, "client connected", 1).await.remove(0);
         assert_eq!(connected.level, Level::DEBUG);

@@ -4,7 +4,8 @@ use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use stdiobus::{ListenMode, LogLevel};
 
 const USAGE: &str = "stdio_bus (--config <PATH> | --config-fd <N>) [--stdio] \
@@ -40,8 +41,8 @@ pub(crate) struct Args {
 
     /// Log this and what is more important [default: info, or debug where the
     /// environment has DEBUG_STDIO=1]
-    #[arg(long, value_name = "LEVEL")]
-    log_level: Option<Level>,
+    #[arg(long, value_name = "LEVEL", value_parser = levels())]
+    log_level: Option<LogLevel>,
 }
 
 impl Args {
@@ -60,22 +61,17 @@ impl Args {
 
     pub(crate) fn log_level(&self) -> LogLevel {
         match self.log_level {
-            Some(Level::Debug) => LogLevel::Debug,
-            Some(Level::Info) => LogLevel::Info,
-            Some(Level::Warn) => LogLevel::Warn,
-            Some(Level::Error) => LogLevel::Error,
+            Some(level) => level,
             None if std::env::var_os("DEBUG_STDIO").is_some_and(|v| v == "1") => LogLevel::Debug,
             None => LogLevel::Info,
         }
     }
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Level {
-    Debug,
-    Info,
-    Warn,
-    Error,
+/// A list, so that the help and the errors name what there is.
+fn levels() -> impl TypedValueParser<Value = LogLevel> {
+    PossibleValuesParser::new(["debug", "info", "warn", "error"])
+        .try_map(|level| level.parse::<LogLevel>())
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -149,6 +145,16 @@ mod tests {
                 ListenMode::tcp("::1", 0)
             ]
         );
+    }
+
+    #[test]
+    fn a_log_level_is_one_of_those_the_library_has() {
+        for level in ["debug", "info", "warn", "error"] {
+            let args = parse(&["--config=c", "--log-level", level]).expect("valid");
+            assert_eq!(args.log_level().to_string(), level);
+        }
+        let error = parse(&["--config=c", "--log-level=loud"]).expect_err("no level");
+        assert!(error.to_string().contains("warn"), "{error}");
     }
 
     #[test]

@@ -104,12 +104,7 @@ fn write_lines(queue: &Receiver<Item>, dropped: &AtomicU64) {
 
 /// One line is one write, so that lines of several writers don't mix.
 fn format_line(level: LogLevel, message: impl fmt::Display) -> String {
-    let name = match level {
-        LogLevel::Debug => "DEBUG",
-        LogLevel::Info => "INFO",
-        LogLevel::Warn => "WARN",
-        _ => "ERROR",
-    };
+    let name = level.to_string().to_uppercase();
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default()

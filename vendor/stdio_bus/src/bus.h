@@ -59,6 +59,7 @@ struct sb_pool {
     sb_pool_config config; /* its own copy */
     uint32_t key;          /* never used again: what its sessions are filed under */
     sb_worker *workers;    /* slots that are its own, linked by next_of_pool */
+    sb_worker **last_link; /* where the next one is linked */
     bool started;          /* its workers have been started */
     bool retired;          /* replaced by a reload, or its client is gone: its workers finish what they have */
     uint64_t end_due;      /* when the workers of a retired pool are stopped, whatever they have */

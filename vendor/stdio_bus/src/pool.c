@@ -35,6 +35,7 @@ static sb_pool *make_pool(stdio_bus_t *bus, sb_pool_config *config, sb_pool *mod
         return NULL;
     }
     pool->bus = bus;
+    pool->last_link = &pool->workers;
     pool->key = ++bus->last_pool_key;
     pool->config = *config;
     pool->model = model;
@@ -61,6 +62,7 @@ void sb_pool_release(stdio_bus_t *bus, sb_worker *worker)
     sb_worker **at = &worker->pool->workers;
     while (*at != worker) at = &(*at)->next_of_pool;
     *at = worker->next_of_pool;
+    if (*at == NULL) worker->pool->last_link = at;
     worker->retiring = false;
     worker->pool = NULL;
     worker->next_of_pool = bus->free_slots;
@@ -111,10 +113,10 @@ static sb_worker *worker_slot(stdio_bus_t *bus)
 
 sb_worker *sb_pool_add_worker(stdio_bus_t *bus, sb_pool *pool)
 {
-    sb_worker *worker = worker_slot(bus), **last = &pool->workers;
+    sb_worker *worker = worker_slot(bus);
     if (worker == NULL) return NULL;
-    while (*last != NULL) last = &(*last)->next_of_pool;
-    *last = worker;
+    *pool->last_link = worker;
+    pool->last_link = &worker->next_of_pool;
     worker->next_of_pool = NULL;
     worker->pool = pool;
     worker->config = &pool->config;

@@ -1,6 +1,7 @@
 #include <stdio.h>
 
 #include "dispatch.h"
+#include "json.h"
 
 sb_span sb_plain_text(stdio_bus_t *bus, sb_span token)
 {
@@ -93,27 +94,38 @@ static sb_span session_name(stdio_bus_t *bus, const sb_message *message)
     return token.ptr != NULL ? sb_plain_text(bus, token) : token;
 }
 
+/* Why no pool can be told for a message, and which there are. An agentId need not name one where others know better. */
+static void explain_no_pool(const stdio_bus_t *bus, sb_span agent, char why[256])
+{
+    size_t used, shown = sb_json_cut(agent, 128);
+    if (agent.ptr != NULL) {
+        used = (size_t)snprintf(why, 256, "agentId %.*s%s names no pool; there are:", (int)shown, agent.ptr,
+                                shown < agent.len ? "..." : "");
+    } else {
+        used = (size_t)snprintf(why, 256, "No pool named; there are:");
+    }
+    for (size_t i = 0; i < bus->pool_count && used < 256; i++) {
+        used += (size_t)snprintf(why + used, 256 - used, " %s", bus->pools[i]->config.id);
+    }
+}
+
 /* The pool a message is for; NULL with a text that says why none can be told. */
 static sb_pool *find_pool(stdio_bus_t *bus, const sb_message *message, char why[256])
 {
     const sb_sender *sender = message->sender;
+    sb_span agent = sb_member_value(message->frame, message->envelope->agent);
     sb_pool *pool;
-    size_t used;
     if (sender->pool.ptr != NULL || message->envelope->pool.end != 0) {
         return named_pool(bus, sender->pool, sb_member_value(message->frame, message->envelope->pool), why);
     }
-    pool = pool_by_token(bus, sb_member_value(message->frame, message->envelope->agent));
+    pool = pool_by_token(bus, agent);
     if (pool == NULL && bus->pool_count > 1) pool = pool_of_created(bus, message);
     if (pool == NULL && sender->conn != NULL && sender->conn->pool != NULL) return sender->conn->pool;
     if (pool == NULL && bus->pool_count == 1) return bus->pools[0];
     if (pool == NULL) pool = pool_of_session(bus, sender->peer, session_name(bus, message));
     if (pool == NULL) pool = bus->default_pool;
-    if (pool != NULL) return pool;
-    used = (size_t)snprintf(why, 256, "No pool named; there are:");
-    for (size_t i = 0; i < bus->pool_count && used < 256; i++) {
-        used += (size_t)snprintf(why + used, 256 - used, " %s", bus->pools[i]->config.id);
-    }
-    return NULL;
+    if (pool == NULL) explain_no_pool(bus, agent, why);
+    return pool;
 }
 
 /* ---- what it means ---------------------------------------------------------------------- */

@@ -420,6 +420,14 @@ static void create_says_what_is_wrong(void)
     CHECK_STR(seen.error, "config: neither config_path nor config_json is set");
 }
 
+/* As many as a pool can have, within the time of a test: each is added in constant time. */
+static void a_pool_of_65536_workers_is_made(void)
+{
+    stdio_bus_t *bus = create("{\"pools\":[{\"id\":\"p\",\"command\":\"c\",\"instances\":65536}]}", 0);
+    CHECK(bus != NULL);
+    stdio_bus_destroy(bus);
+}
+
 static void create_survives_every_failing_allocation(void)
 {
     stdio_bus_t *bus = NULL;
@@ -481,6 +489,7 @@ static const sb_test tests[] = {
     TEST(a_client_that_leaves_with_questions_open_has_them_declined),
     TEST(a_missing_program_is_named_with_the_reason),
     TEST(create_says_what_is_wrong),
+    TEST(a_pool_of_65536_workers_is_made),
     TEST(create_survives_every_failing_allocation),
     TEST(requests_wait_while_a_worker_is_being_restarted),
 };

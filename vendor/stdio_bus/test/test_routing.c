@@ -123,6 +123,23 @@ static void a_message_for_no_pool_of_several_is_answered_with_the_candidates(voi
     finish(bus);
 }
 
+static void an_agent_that_names_no_pool_of_several_is_named_in_the_answer(void)
+{
+    stdio_bus_t *bus = start(THREE, 0);
+    int client = connect_pair(bus);
+    stdio_bus_stats_t stats;
+    client_says(client, "{\"id\":1,\"method\":\"m\",\"agentId\":\"z\\\"z\"}\n");
+    client_hears(bus, client,
+                 "{\"jsonrpc\":\"2.0\",\"id\":1,\"error\":{\"code\":-32010,\"message\":\"agentId \\\"z\\\\\\\"z\\\" names no "
+                 "pool; there are: p q r\",\"data\":{\"source\":\"stdio_bus\",\"reason\":\"unroutable\",\"sent\":false}}}\n");
+    /* Empty names nothing. */
+    client_says(client, "{\"id\":2,\"method\":\"m\",\"agentId\":\"\"}\n");
+    CHECK(strstr(client_line(bus, client), "\"message\":\"No pool named; there are: p q r\"") != NULL);
+    stdio_bus_get_stats(bus, &stats);
+    CHECK(stats.routing_errors == 2);
+    finish(bus);
+}
+
 /* ---- sessions -------------------------------------------------------------------------------- */
 
 static void the_root_session_beats_the_one_of_the_params(void)
@@ -683,6 +700,7 @@ static const sb_test tests[] = {
     TEST(the_pool_of_the_session_beats_the_default_pool),
     TEST(a_session_bound_in_two_pools_names_neither),
     TEST(a_message_for_no_pool_of_several_is_answered_with_the_candidates),
+    TEST(an_agent_that_names_no_pool_of_several_is_named_in_the_answer),
     TEST(the_root_session_beats_the_one_of_the_params),
     TEST(a_session_binds_per_pool),
     TEST(a_session_binds_with_its_first_message_and_stays),
