@@ -16,7 +16,7 @@ use common::{BOUND, alone, alone_async, runs, zoo_pool};
 use futures_core::Stream;
 use serde_json::json;
 use stdiobus::{
-    BusState, ErrorCode, Protocol, Request, ResponseStream, RestartPolicy, Result, StdioBus,
+    BusState, ErrorCode, Event, Protocol, Request, ResponseStream, RestartPolicy, Result, StdioBus,
     StdioBusBuilder, StopReport, StreamEvent,
 };
 
@@ -105,6 +105,9 @@ fn a_stop_ends_requests_and_streams_before_the_workers_and_subscriptions_after_t
             open.assert_shut_down().await;
             assert_eq!(bus.state(), BusState::Stopping);
             assert!(runs(worker), "it is still there");
+            // Its end is asked for, and told of, at once; both go on until it comes.
+            let asked = soon("an event", events.next()).await;
+            assert!(matches!(asked, Some(Event::WorkerStopping(_))), "{asked:?}");
             assert!(waits(&mut notes) && waits(&mut events));
             let late = bus.request("echo", ()).await;
             assert_shutting_down(&late.expect_err("too late"));

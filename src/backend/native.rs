@@ -132,6 +132,11 @@ impl Backend for Native {
     }
 
     fn step(&mut self, wait: Option<Duration>) -> std::result::Result<(), String> {
+        // What a call has told of since the last step must not wait for the next.
+        let wait = match self.bus.has_incoming() {
+            true => Some(Duration::ZERO),
+            false => wait,
+        };
         self.bus.step(wait).map_err(|failure| failure.message())
     }
 

@@ -81,6 +81,10 @@ impl Context {
         into.append(&mut self.incoming.borrow_mut());
     }
 
+    pub(super) fn has_incoming(&self) -> bool {
+        !self.incoming.borrow().is_empty()
+    }
+
     pub(super) fn clear_error(&self) {
         self.error.borrow_mut().take();
     }

@@ -388,6 +388,11 @@ impl RawBus {
         self.context.take_incoming(into);
     }
 
+    /// Whether they have collected anything.
+    pub(crate) fn has_incoming(&self) -> bool {
+        self.context.has_incoming()
+    }
+
     /// For `driver::wake`, which has its own rule for how long it may be used.
     pub(crate) fn as_ptr(&self) -> *mut sys::stdio_bus {
         self.ptr.as_ptr()
