@@ -25,6 +25,9 @@ pub struct BusConfig {
     /// The limits; what isn't set has the bus's default.
     #[serde(default, skip_serializing_if = "LimitsConfig::is_empty")]
     pub limits: LimitsConfig,
+    /// How clients on sockets speak.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub transport: TransportConfig,
 }
 
 impl BusConfig {
@@ -51,6 +54,13 @@ impl BusConfig {
     #[must_use]
     pub fn limits(mut self, limits: LimitsConfig) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// Sets the framing of listeners that have none of their own.
+    #[must_use]
+    pub fn framing(mut self, framing: Framing) -> Self {
+        self.transport.framing = framing;
         self
     }
 
@@ -98,6 +108,28 @@ impl BusConfig {
             _ => self.limits.validate(),
         }
     }
+}
+
+/// How clients on sockets speak.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct TransportConfig {
+    /// The framing of listeners that have none of their own
+    /// ([`Listen::framing`](crate::Listen::framing)). [`Framing::Ndjson`] unless set.
+    pub framing: Framing,
+}
+
+/// How messages follow each other on a connection.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Framing {
+    /// One a line.
+    #[default]
+    Ndjson,
+    /// Each behind its length in bytes: four bytes, the highest first.
+    Length,
 }
 
 /// One pool: a command, and how many workers run it.

@@ -113,14 +113,15 @@ mod sys;
 
 pub use backend::{BackendMode, NativeOptions, RemoteOptions, SubprocessOptions};
 pub use client::{
-    AdoptedClient, AuditEvent, BusStream, EventStream, Framing, HandlerGuard, HelloParams,
-    HelloResult, Identity, Listen, ListenAddr, ListenMode, Message, NegotiatedExtension,
-    Notification, NotificationOptions, NotificationStream, OfferedExtension, Request,
-    RequestOptions, ResponseStream, ServiceCall, StateChanges, StdioBus, StdioBusBuilder,
-    StreamEvent, WeakBus, WorkerGuard, WorkerRequest,
+    AdoptedClient, AuditEvent, BusStream, EventStream, HandlerGuard, HelloParams, HelloResult,
+    Identity, Listen, ListenAddr, ListenMode, Message, NegotiatedExtension, Notification,
+    NotificationOptions, NotificationStream, OfferedExtension, Request, RequestOptions,
+    ResponseStream, ServiceCall, StateChanges, StdioBus, StdioBusBuilder, StreamEvent, WeakBus,
+    WorkerGuard, WorkerRequest,
 };
 pub use config::{
-    BusConfig, ClientMode, LimitsConfig, PoolConfig, Protocol, RestartPolicy, StderrMode,
+    BusConfig, ClientMode, Framing, LimitsConfig, PoolConfig, Protocol, RestartPolicy, StderrMode,
+    TransportConfig,
 };
 pub use driver::{Event, LogLevel, Overflow, OverflowPolicy, WorkerRef};
 pub use error::{BusError, Error, ErrorCode, Result, RpcError, WorkerExit};

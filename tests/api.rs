@@ -40,7 +40,7 @@ fn every_public_type_can_go_to_another_thread_and_be_shown() {
         Latency, LimitsConfig, Listen, ListenAddr, ListenMode, LogLevel, Message, NativeOptions, NegotiatedExtension,
         Notification, NotificationOptions, NotificationStream, OfferedExtension, Overflow, OverflowPolicy, PoolInfo,
         PoolConfig, Protocol, RemoteOptions, Request, RequestOptions, ResponseStream, RestartPolicy, RpcError,
-        ServiceCall, StateChanges, Stats, StderrMode, StdioBus, StdioBusBuilder, StopReport, StreamEvent, SubprocessOptions,
+        ServiceCall, StateChanges, Stats, StderrMode, StdioBus, StdioBusBuilder, StopReport, StreamEvent, SubprocessOptions, TransportConfig,
         WeakBus, WorkerExit, WorkerGuard, WorkerInfo, WorkerRef, WorkerRequest, WorkerState,
         blocking::AdoptedClient, blocking::BusStream, blocking::EventStream,
         blocking::NotificationStream, blocking::ResponseStream, blocking::StateChanges,

@@ -8,6 +8,7 @@ use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::config::Framing;
 use crate::error::{Error, ErrorCode, Result};
 use crate::native::{self, ListenAt, Secret, c_string};
 
@@ -61,16 +62,6 @@ impl ListenMode {
             Self::Inherited { address } => Some(address.clone()),
         }
     }
-}
-
-/// How messages follow each other on a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Framing {
-    /// One a line.
-    Ndjson,
-    /// Each behind its length in bytes: four bytes, the highest first.
-    Length,
 }
 
 /// A listener for other processes: where it is, and whom it lets in.

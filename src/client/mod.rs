@@ -36,7 +36,7 @@ pub use events::EventStream;
 pub use extensions::{AuditEvent, Identity};
 pub use hello::{HelloParams, HelloResult, NegotiatedExtension, OfferedExtension};
 pub use io::{AdoptedClient, BusStream};
-pub use listen::{Framing, Listen, ListenAddr, ListenMode};
+pub use listen::{Listen, ListenAddr, ListenMode};
 pub use notifications::{Notification, NotificationOptions, NotificationStream};
 pub use options::RequestOptions;
 pub use push::{HandlerGuard, Message};
