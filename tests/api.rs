@@ -104,6 +104,8 @@ fn every_future_is_send(
     send(bus.stop());
     send(bus.stop_with_timeout(std::time::Duration::ZERO));
     send(bus.workers());
+    #[cfg(feature = "metrics")]
+    send(bus.publish_metrics());
     // These are types, and in the list of types.
     send(bus.request("m", json!({})));
     send(bus.stream_request("m", json!({})));
@@ -117,6 +119,33 @@ fn no_future_is_missing_above() {
     for future in futures {
         let method = future.rsplit("::").next().expect("a name");
         assert!(source.contains(&format!(".{method}(")), "{future}");
+    }
+}
+
+#[test]
+fn the_client_without_async_can_do_all_that_the_other_can() {
+    let methods = |of: &str| {
+        let end = ['(', '<'];
+        let mut methods = listed(&format!("pub async fn {of}::"), &end);
+        methods.extend(listed(&format!("pub fn {of}::"), &end));
+        methods
+    };
+    let (own, other) = (
+        methods("stdiobus::StdioBus"),
+        methods("stdiobus::blocking::StdioBus"),
+    );
+    assert!(own.len() > 40);
+    let missing: Vec<_> = own.difference(&other).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+    for stream in [
+        "NotificationStream",
+        "ResponseStream",
+        "EventStream",
+        "StateChanges",
+    ] {
+        let listing = listing();
+        let of = format!("Iterator for stdiobus::blocking::{stream}");
+        assert!(listing.iter().any(|line| line.ends_with(&of)), "{stream}");
     }
 }
 
