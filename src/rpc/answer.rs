@@ -6,31 +6,32 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::Value;
 
 use crate::error::{Error, ErrorCode, Result, RpcError, WorkerExit};
 
 /// The result in an answer, or the error it carries. An error made by the bus
 /// itself becomes one of ours; a worker's is passed on as it is.
 pub(crate) fn parse_answer<T: DeserializeOwned>(frame: &[u8], from_bus: bool) -> Result<T> {
+    let unreadable = |e: serde_json::Error| {
+        let text = format!("the answer can't be read: {e}");
+        Error::new(ErrorCode::TransportError, text).with_source(e)
+    };
     let answer: Answer<T> = serde_json::from_slice(frame).map_err(|e| {
         if e.is_data() {
             Error::invalid_argument(format!("the result isn't of the type asked for: {e}"))
                 .with_source(e)
         } else {
-            Error::new(
-                ErrorCode::TransportError,
-                format!("the answer can't be read: {e}"),
-            )
-            .with_source(e)
+            unreadable(e)
         }
     })?;
     match answer {
         Answer {
             error: Some(error), ..
-        } if from_bus => Err(bus_error(error)),
-        Answer {
-            error: Some(error), ..
-        } => Err(error.into()),
+        } => match RpcError::deserialize(error).map_err(unreadable)? {
+            error if from_bus => Err(bus_error(error)),
+            error => Err(error.into()),
+        },
         Answer {
             result: Some(result),
             ..
@@ -44,7 +45,8 @@ pub(crate) fn parse_answer<T: DeserializeOwned>(frame: &[u8], from_bus: bool) ->
 
 struct Answer<T> {
     result: Option<T>,
-    error: Option<RpcError>,
+    /// Whatever the worker calls one.
+    error: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -151,7 +153,7 @@ fn bus_error(rpc: RpcError) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
 
@@ -242,6 +244,21 @@ mod tests {
         }
         let deep = format!("{{\"result\":{}{}}}", "[".repeat(1000), "]".repeat(1000));
         assert!(read(&deep, false).is_err());
+    }
+
+    #[test]
+    fn an_error_that_is_none_is_not_taken_for_a_result() {
+        for error in [
+            r#""no""#,
+            "{}",
+            r#"{"code":"E"}"#,
+            r#"{"code":1,"message":[]}"#,
+        ] {
+            let frame = format!(r#"{{"id":1,"error":{error}}}"#);
+            let error = read(&frame, false).expect_err("not readable");
+            assert_eq!(error.kind(), Some(ErrorCode::TransportError), "{error}");
+            assert!(error.to_string().contains("can't be read"), "{error}");
+        }
     }
 
     #[test]
