@@ -8,7 +8,7 @@ use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 
 use common::client::{assert_kind, eventually, soon};
-use common::{TempDir, alone_async, zoo_pool};
+use common::{Program, TempDir, alone_async, signal, zoo_config, zoo_pool};
 use serde_json::{Value, json};
 use stdiobus::{
     BackendMode, BusState, ErrorCode, Listen, RemoteOptions, StdioBus, StdioBusBuilder,
@@ -178,6 +178,41 @@ fn a_bus_that_stops_ends_everything_of_its_clients_at_once() {
             );
             assert_kind(bus.request("echo", 1).await, ErrorCode::InvalidState);
             bus.stop().await.expect("has stopped");
+        }
+    });
+}
+
+#[test]
+fn a_bus_that_is_killed_ends_everything_of_its_clients_at_once() {
+    alone_async(|| async {
+        let listeners = ["--unix", "{dir}/bus.sock", "--tcp", "127.0.0.1:0"];
+        let program = Program::start(&zoo_config(1, &["echo"]), &listeners);
+        let tcp = program.tcp_addresses().remove(0);
+        let (host, port) = tcp.rsplit_once(':').expect("an address");
+        let tcp = RemoteOptions::tcp(host, port.parse().expect("a port"));
+        let clients = [RemoteOptions::unix(program.path("bus.sock")), tcp]
+            .map(|options| to(options).build().expect("valid"));
+        let mut open = Vec::new();
+        for bus in &clients {
+            bus.start().await.expect("starts");
+            let asked = bus.try_request("hold", ()).expect("room");
+            let mut stream =
+                bus.stream_request("session/prompt", json!({"texts": ["a"], "hold": true}));
+            let first = soon("a chunk", stream.next()).await.expect("a chunk");
+            first.expect("no error");
+            open.push((asked, stream));
+        }
+        let killed = Instant::now();
+        signal(program.pid(), "KILL");
+        for (asked, mut stream) in open {
+            assert_kind(soon("an end", asked).await, ErrorCode::TransportError);
+            let end = soon("an end", stream.next()).await.expect("an end");
+            assert_kind(end, ErrorCode::TransportError);
+        }
+        assert!(killed.elapsed() < Duration::from_secs(5));
+        for bus in clients {
+            bus.state_changes().reached(BusState::Stopped).await;
+            assert_kind(bus.start().await, ErrorCode::InvalidState);
         }
     });
 }

@@ -327,3 +327,21 @@ impl fmt::Debug for StdioBusBuilder {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_has_half_a_minute_unless_the_builder_says_otherwise() {
+        let limit = |builder: StdioBusBuilder| {
+            let bus = builder.pool(PoolConfig::new("a", "cat")).build();
+            bus.expect("valid").owner.timeout
+        };
+        let default = StdioBusBuilder::new();
+        assert_eq!(limit(default.clone()), Some(Duration::from_secs(30)));
+        let short = Duration::from_secs(1);
+        assert_eq!(limit(default.clone().timeout(short)), Some(short));
+        assert_eq!(limit(default.timeout(None)), None);
+    }
+}

@@ -325,8 +325,7 @@ mod tests {
 
     #[test]
     fn session_ids_have_their_form_and_differ() {
-        let (a, b) = (new_session_id(), new_session_id());
-        assert_ne!(a, b);
+        let a = new_session_id();
         let (ms, random) = a
             .strip_prefix("client-")
             .and_then(|rest| rest.split_once('-'))
@@ -339,5 +338,11 @@ mod tests {
                 .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit()),
             "{a}"
         );
+        // Of each place a hundred draws can't be all the same.
+        let drawn: Vec<_> = (0..100).map(|_| new_session_id()).collect();
+        for place in 1..=6 {
+            let letter = |id: &String| id.as_bytes()[id.len() - place];
+            assert!(drawn.iter().map(letter).any(|l| l != letter(&a)));
+        }
     }
 }
