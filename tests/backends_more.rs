@@ -9,13 +9,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use common::backends::{Over, Setup};
-use common::client::{assert_kind, eventually, forever, poll_once, short, soon};
+use common::client::{
+    assert_kind, assert_shutting_down, eventually, forever, poll_once, short, soon,
+};
 use common::peer::{Log, puppet};
 use common::zoo_pool;
 use serde_json::{Value, json};
 use stdiobus::{
-    AuditEvent, Error, ErrorCode, HelloParams, Identity, Message, PoolConfig, Protocol,
-    RequestOptions, StreamEvent,
+    AuditEvent, BusState, Error, ErrorCode, Event, HelloParams, Identity, Message, Overflow,
+    PoolConfig, Protocol, RequestOptions, StreamEvent,
 };
 use tokio::sync::Notify;
 
@@ -34,6 +36,10 @@ over_every_backend! {
     a_handler_sees_all_until_its_guard_is_dropped_and_may_panic
     what_workers_ask_is_handled_at_the_same_time
     a_hello_says_what_is_offered_and_what_is_required
+    a_stream_that_is_not_read_ends_alone_at_its_cap
+    who_does_not_keep_up_is_told_of_and_workers_only_here
+    the_last_lines_of_stderr_can_be_asked_for
+    a_drain_lets_what_is_open_be_answered_and_takes_nothing_new
 }
 
 /// A pool of puppets whose every line is in the log.
@@ -454,5 +460,139 @@ async fn a_hello_says_what_is_offered_and_what_is_required(over: Over) {
         let error = assert_kind(refused, ErrorCode::NegotiationFailed);
         assert!(error.to_string().contains("\"trace\""), "{error}");
     }
+    setup.finish().await;
+}
+
+async fn a_stream_that_is_not_read_ends_alone_at_its_cap(over: Over) {
+    let setup = over.start(&[zoo_pool(&["echo"])]).await;
+    let bus = &setup.bus;
+    let turn = |session: &str| json!({"sessionId": session, "n": 300, "size": 1000});
+    let options = RequestOptions::new().session_id("stuck");
+    let options = options.max_waiting(50_000);
+    let mut stuck = bus.stream_request_with("session/prompt", turn("stuck"), options);
+    assert!(poll_once(stuck.next()).is_pending());
+    let options = RequestOptions::new().session_id("read");
+    let mut read = bus.stream_request_with("session/prompt", turn("read"), options);
+    let mut chunks = 0;
+    while let Some(event) = soon("an event", read.next()).await {
+        chunks += usize::from(matches!(event.expect("no error"), StreamEvent::Chunk(_)));
+    }
+    assert_eq!(chunks, 300);
+    eventually("the other is given up", || bus.pending_count() == Some(0)).await;
+    let mut chunks = 0;
+    let end = loop {
+        match stuck.next().await.expect("an end") {
+            Ok(StreamEvent::Chunk(_)) => chunks += 1,
+            end => break end,
+        }
+    };
+    let error = assert_kind(end, ErrorCode::ResourceExhausted);
+    assert!(
+        error.is_retryable() && (10..100).contains(&chunks),
+        "{chunks}"
+    );
+    setup.finish().await;
+}
+
+async fn who_does_not_keep_up_is_told_of_and_workers_only_here(over: Over) {
+    let setup = over
+        .build_with(&[zoo_pool(&["echo"])], |builder| builder)
+        .await;
+    let bus = &setup.bus;
+    let mut events = bus.events();
+    let _stuck = bus.subscribe_notifications();
+    bus.start().await.expect("starts");
+    let provoked = bus.request("notify", json!({"n": 300})).await;
+    provoked.expect("answered");
+    bus.stop().await.expect("stops");
+    let (mut overflows, mut others) = (0, 0);
+    while let Some(event) = soon("an event", events.next()).await {
+        match event {
+            Event::Overflow(overflow) => {
+                assert_eq!(overflow, Overflow::Subscriber);
+                overflows += 1;
+            }
+            _ => others += 1,
+        }
+    }
+    assert_eq!(overflows, 1);
+    assert_eq!(others > 0, over.is_native());
+    setup.finish().await;
+}
+
+async fn the_last_lines_of_stderr_can_be_asked_for(over: Over) {
+    let setup = over.start(&[zoo_pool(&["chatty"])]).await;
+    let bus = &setup.bus;
+    bus.request("echo", ()).await.expect("answered");
+    if over.is_native() || over == Over::Subprocess {
+        let mut tail = bus.stderr_tail(1000).await.expect("kept");
+        let start = Instant::now();
+        while tail.len() < 200 {
+            assert!(start.elapsed() < common::BOUND, "{} lines", tail.len());
+            tail = bus.stderr_tail(1000).await.expect("kept");
+        }
+        assert_eq!(tail.len(), 200);
+        assert_eq!(bus.stderr_tail(3).await.expect("kept").len(), 3);
+        assert_eq!(bus.stderr_tail(0).await.expect("kept").len(), 0);
+        bus.stop().await.expect("stops");
+        assert_eq!(bus.stderr_tail(1000).await.expect("kept").len(), 200);
+    } else {
+        assert_kind(bus.stderr_tail(1).await, ErrorCode::NotSupported);
+        assert_kind(bus.pools().await, ErrorCode::NotSupported);
+        let service = |_| async { Ok(json!(1)) };
+        let refused = bus.register_worker("zoo", service).await;
+        assert_kind(refused, ErrorCode::NotSupported);
+    }
+    setup.finish().await;
+}
+
+async fn a_drain_lets_what_is_open_be_answered_and_takes_nothing_new(over: Over) {
+    let gate = Arc::new(Notify::new());
+    let opened = Arc::clone(&gate);
+    let setup = over
+        .start_with(&[zoo_pool(&["echo"])], |builder| {
+            builder.on_request(move |_| {
+                let opened = Arc::clone(&opened);
+                async move {
+                    opened.notified().await;
+                    Ok(json!("allowed"))
+                }
+            })
+        })
+        .await;
+    let bus = &setup.bus;
+    let ask = json!({"sessionId": bus.client_session_id()});
+    let mut asked = bus.try_request("ask", ask).expect("room");
+    let turn = json!({"sessionId": "s", "texts": ["a", "b"], "ms": 200});
+    let options = RequestOptions::new().session_id("s");
+    let mut stream = bus.stream_request_with("session/prompt", turn, options);
+    let first = soon("a chunk", stream.next()).await.expect("a chunk");
+    assert!(matches!(first, Ok(StreamEvent::Chunk(text)) if text == "a"));
+    assert!(poll_once(&mut asked).is_pending());
+    let drain = bus.drain(Duration::from_secs(20));
+    let others = async {
+        bus.state_changes().reached(BusState::Stopping).await;
+        let refused = [
+            bus.request("echo", ()).await.map(drop),
+            bus.try_request("echo", ()).map(drop),
+            bus.notify("note", ()).await,
+        ];
+        for refused in refused {
+            assert_shutting_down(&refused.expect_err("too late"));
+        }
+        gate.notify_one();
+        assert_eq!(asked.await.expect("answered"), "allowed");
+        let mut last = None;
+        while let Some(event) = stream.next().await {
+            last = Some(event.expect("no error"));
+        }
+        let Some(StreamEvent::Result(result)) = last else {
+            panic!("{last:?}");
+        };
+        assert_eq!(result["text"], "ab");
+    };
+    let (drained, ()) = soon("all", async { tokio::join!(drain, others) }).await;
+    drained.expect("drained");
+    assert_eq!(bus.state(), BusState::Stopped);
     setup.finish().await;
 }
