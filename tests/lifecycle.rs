@@ -258,6 +258,27 @@ fn a_drain_ends_what_takes_too_long() {
 }
 
 #[test]
+fn a_drain_without_a_limit_has_that_of_the_configuration() {
+    alone_async(|| async {
+        let mut limits = LimitsConfig::new();
+        limits.drain_timeout_sec = Some(1);
+        let builder = StdioBus::builder().pool(zoo_pool(&["echo"])).limits(limits);
+        let bus = builder.build().expect("valid");
+        bus.start().await.expect("starts");
+        let held = tokio::spawn(bus.request("hold", json!({})));
+        eventually("it is pending", || bus.pending_count() == Some(1)).await;
+        let start = Instant::now();
+        bus.drain(None).await.expect("drains");
+        let took = start.elapsed();
+        assert!(
+            took >= Duration::from_secs(1) && took < Duration::from_secs(10),
+            "{took:?}"
+        );
+        assert_kind(held.await.expect("no panic"), ErrorCode::TransportError);
+    });
+}
+
+#[test]
 fn dropping_the_bus_ends_everything_without_waiting() {
     alone_async(|| async {
         let bus = started(&["ignore-eof"]).await;
