@@ -264,6 +264,28 @@ fn a_build_starts_nothing_and_a_start_everything() {
 }
 
 #[test]
+fn the_configuration_of_a_subprocess_goes_through_a_descriptor_and_no_argument() {
+    alone_async(|| async {
+        let options = SubprocessOptions::new().binary_path(common::program());
+        let pool = zoo_pool(&["echo"]).env("ZOO_SECRET", "sesame");
+        let builder = StdioBus::builder().backend(BackendMode::Subprocess);
+        let bus = builder.subprocess(options).pool(pool).build();
+        let bus = bus.expect("valid");
+        bus.start().await.expect("starts");
+        let [program] = children(std::process::id())[..] else {
+            panic!("one child");
+        };
+        let arguments = fs::read(format!("/proc/{program}/cmdline")).expect("it runs");
+        let arguments = String::from_utf8_lossy(&arguments);
+        assert!(arguments.contains("--config-fd"), "{arguments}");
+        assert!(!arguments.contains("sesame"), "{arguments}");
+        let secret = bus.request("env", json!({"name": "ZOO_SECRET"})).await;
+        assert_eq!(secret.expect("answered"), "sesame");
+        bus.stop().await.expect("stops");
+    });
+}
+
+#[test]
 fn the_report_of_a_stop_tells_who_needed_a_signal() {
     alone_async(|| async {
         let with = |id: &str, modes: &[&str]| {
