@@ -150,6 +150,33 @@ fn the_client_without_async_can_do_all_that_the_other_can() {
 }
 
 #[test]
+fn the_lists_of_what_can_be_counted_on_name_tests_that_exist() {
+    let root = env!("CARGO_MANIFEST_DIR");
+    let mut tests = String::new();
+    let mut folders = vec![format!("{root}/tests"), format!("{root}/src")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path.to_str().expect("text").to_owned());
+            } else if path.extension().is_some_and(|ext| ext == "rs") {
+                tests += &fs::read_to_string(path).expect("source");
+            }
+        }
+    }
+    for list in ["CLIENT.md", "CONFORMANCE.md"] {
+        let text = fs::read_to_string(format!("{root}/tests/{list}")).expect("a list");
+        let quoted = text.split('`').skip(1).step_by(2);
+        let sentence = |word: &&str| word.matches('_').count() > 2 && !word.contains('.');
+        let names: Vec<_> = quoted.filter(sentence).collect();
+        assert!(names.len() > 30, "{list}");
+        for name in names {
+            assert!(tests.contains(&format!("fn {name}(")), "{list}: {name}");
+        }
+    }
+}
+
+#[test]
 fn no_public_type_shows_what_the_crate_is_made_of() {
     // What a user has to have anyway; a new major version of one of these is one of ours.
     let allowed = [

@@ -39,6 +39,7 @@ over_every_backend! {
     a_stream_that_is_not_read_ends_alone_at_its_cap
     who_does_not_keep_up_is_told_of_and_workers_only_here
     the_last_lines_of_stderr_can_be_asked_for
+    workers_of_this_process_are_for_a_bus_in_it
     a_drain_lets_what_is_open_be_answered_and_takes_nothing_new
 }
 
@@ -538,6 +539,19 @@ async fn the_last_lines_of_stderr_can_be_asked_for(over: Over) {
         assert_eq!(bus.stderr_tail(1000).await.expect("kept").len(), 200);
     } else {
         assert_kind(bus.stderr_tail(1).await, ErrorCode::NotSupported);
+    }
+    setup.finish().await;
+}
+
+async fn workers_of_this_process_are_for_a_bus_in_it(over: Over) {
+    let setup = over.start(&[zoo_pool(&["echo"])]).await;
+    let bus = &setup.bus;
+    if over.is_native() {
+        assert_eq!(bus.pools().await.expect("known").len(), 1);
+        let service = |_| async { Ok(json!(1)) };
+        let worker = bus.register_worker("zoo", service).await;
+        drop(worker.expect("registered"));
+    } else {
         assert_kind(bus.pools().await, ErrorCode::NotSupported);
         let service = |_| async { Ok(json!(1)) };
         let refused = bus.register_worker("zoo", service).await;

@@ -186,11 +186,16 @@ fn clients_on_sockets_are_told_of_as_they_come_and_go() {
             numbers.insert(number);
         }
         assert_eq!(numbers.len(), 2, "a number is never used again");
-        let _stays = Client::unix(dir.path("bus.sock"));
+        let mut stays = Client::unix(dir.path("bus.sock"));
         find(&mut events, |event| {
             matches!(event, Event::ClientConnected { .. }).then_some(())
         })
         .await;
+        let answer = tokio::task::block_in_place(|| stays.ask("hello"));
+        assert_eq!(answer["error"]["code"], -32700);
+        let stats = bus.stats().await.expect("counted");
+        let counts = (stats.client_connects, stats.client_disconnects);
+        assert_eq!((counts, stats.parse_errors), ((3, 2), 1));
         bus.stop().await.expect("stops");
         let reason = find(&mut events, |event| match event {
             Event::ClientDisconnected { reason, .. } => Some(reason),
