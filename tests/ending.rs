@@ -18,8 +18,8 @@ use common::{BOUND, alone, alone_async, open_tokios_sockets, runs, zoo_pool};
 use futures_core::Stream;
 use serde_json::json;
 use stdiobus::{
-    BusState, ErrorCode, PoolConfig, Protocol, Request, ResponseStream, RestartPolicy, Result,
-    StdioBus, StdioBusBuilder, StopReport, StreamEvent,
+    BusState, ErrorCode, Event, PoolConfig, Protocol, Request, ResponseStream, RestartPolicy,
+    Result, StdioBus, StdioBusBuilder, StopReport, StreamEvent,
 };
 
 /// The bus under test.
@@ -114,6 +114,9 @@ fn a_stop_ends_requests_and_streams_before_the_workers_and_subscriptions_after_t
             open.assert_shut_down().await;
             assert_eq!(bus.state(), BusState::Stopping);
             assert!(runs(worker), "it is still there");
+            // Its end is asked for, and told of, at once; both go on until it comes.
+            let asked = soon("an event", events.next()).await;
+            assert!(matches!(asked, Some(Event::WorkerStopping(_))), "{asked:?}");
             assert!(waits(&mut notes) && waits(&mut events));
             let late = bus.request("echo", ()).await;
             assert_shutting_down(&late.expect_err("too late"));
