@@ -148,6 +148,12 @@ pub mod program {
         builder.daemon()
     }
 
+    /// Whether a bus could be built and its programs be started, as far as that
+    /// shows beforehand.
+    pub fn check(builder: crate::StdioBusBuilder) -> crate::Result<()> {
+        builder.check()
+    }
+
     /// A descriptor that the program was given by number.
     pub fn take_fd(number: std::os::fd::RawFd) -> Option<std::os::fd::OwnedFd> {
         crate::native::take_fd(number)

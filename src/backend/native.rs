@@ -48,6 +48,13 @@ impl Native {
         Ok(())
     }
 
+    /// Looks for its programs, too.
+    #[cfg(feature = "cli")]
+    pub(crate) fn check_programs(options: &BusOptions) -> Result<()> {
+        let bus = RawBus::create(options).map_err(Error::invalid_argument)?;
+        bus.check().map_err(error_of)
+    }
+
     pub(crate) fn workers(&self) -> Vec<WorkerInfo> {
         let workers = self.bus.workers().into_iter();
         workers.map(|(raw, pool)| worker_info(&raw, pool)).collect()

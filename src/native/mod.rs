@@ -94,6 +94,14 @@ impl RawBus {
             .map(drop)
     }
 
+    /// Looks for each pool's program.
+    #[cfg(feature = "cli")]
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        // SAFETY: `ptr` is live (struct invariant).
+        self.call(|| unsafe { sys::stdio_bus_check(self.ptr.as_ptr()) })
+            .map(drop)
+    }
+
     /// One turn of the loop. `None` waits without limit; else the wait is
     /// rounded up to whole milliseconds, so that it never ends too early.
     pub(crate) fn step(&self, wait: Option<Duration>) -> Result<(), Failure> {
