@@ -149,8 +149,8 @@ pub mod program {
     }
 
     /// Whether a bus could be built and its programs be started, as far as that
-    /// shows beforehand.
-    pub fn check(builder: crate::StdioBusBuilder) -> crate::Result<()> {
+    /// shows beforehand. Returns warnings.
+    pub fn check(builder: crate::StdioBusBuilder) -> crate::Result<Vec<String>> {
         builder.check()
     }
 

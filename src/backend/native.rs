@@ -48,11 +48,18 @@ impl Native {
         Ok(())
     }
 
-    /// Looks for its programs, too.
+    /// Looks for its programs, too. Returns what the bus warns of.
     #[cfg(feature = "cli")]
-    pub(crate) fn check_programs(options: &BusOptions) -> Result<()> {
+    pub(crate) fn check_programs(options: &BusOptions) -> Result<Vec<String>> {
         let bus = RawBus::create(options).map_err(Error::invalid_argument)?;
-        bus.check().map_err(error_of)
+        bus.check().map_err(error_of)?;
+        let mut said = Vec::new();
+        bus.take_incoming(&mut said);
+        let line = |item| match item {
+            Incoming::Log(_, line) => Some(line),
+            _ => None,
+        };
+        Ok(said.into_iter().filter_map(line).collect())
     }
 
     pub(crate) fn workers(&self) -> Vec<WorkerInfo> {

@@ -49,10 +49,10 @@ impl StdioBusBuilder {
         Ok((backend, Plan::Linked(Way::Subprocess(launch))))
     }
 
-    /// Looks at the configuration, and for its programs.
+    /// Looks at the configuration, and for its programs. Returns warnings.
     #[cfg(feature = "cli")]
-    pub(crate) fn check(self) -> Result<()> {
-        let (log_level, parent_death_signal) = (LogLevel::Error.to_c(), false);
+    pub(crate) fn check(self) -> Result<Vec<String>> {
+        let (log_level, parent_death_signal) = (LogLevel::Warn.to_c(), false);
         Native::check_programs(&BusOptions {
             daemon: self.daemon,
             parent_death_signal,

@@ -6,10 +6,10 @@
 
 int sb_check_program(stdio_bus_t *bus, const char *what, const sb_pool_config *pool)
 {
-    int error = pool->instances > 0 ? sb_launch_check(pool) : 0;
+    const char *step;
+    int error = pool->instances > 0 ? sb_launch_check(pool, &step) : 0;
     if (error == 0) return STDIO_BUS_OK;
-    sb_report_error(bus, STDIO_BUS_ERR_WORKER, "%s: cannot execute %s (pool %s): %s", what, pool->command, pool->id,
-                    strerror(error));
+    sb_report_launch(bus, what, pool, step, error);
     return STDIO_BUS_ERR_WORKER;
 }
 

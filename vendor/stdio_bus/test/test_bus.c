@@ -407,6 +407,7 @@ static void programs_can_be_looked_for_without_being_started(void)
     stdio_bus_destroy(bus);
     bus = create(POOLS("{\"id\":\"p\",\"command\":\"sh\",\"cwd\":\"/no/such/folder\"}"), 0);
     CHECK(bus != NULL && stdio_bus_check(bus) == STDIO_BUS_ERR_WORKER);
+    CHECK_STR(seen.error, "check: cannot enter the directory of sh (pool p, cwd /no/such/folder): No such file or directory");
     stdio_bus_destroy(bus);
     CHECK(stdio_bus_check(NULL) == STDIO_BUS_ERR_INVALID);
 }
@@ -424,7 +425,7 @@ static void a_missing_program_is_named_with_the_reason(void)
     stdio_bus_destroy(bus);
     bus = create("{\"pools\":[{\"id\":\"p\",\"command\":\"cat\",\"cwd\":\"/no/such/place\"}]}", 0);
     CHECK(bus != NULL && stdio_bus_start(bus) == STDIO_BUS_ERR_WORKER);
-    CHECK_STR(seen.error, "cannot enter the directory of cat (pool p): No such file or directory");
+    CHECK_STR(seen.error, "cannot enter the directory of cat (pool p, cwd /no/such/place): No such file or directory");
     stdio_bus_destroy(bus);
 }
 
