@@ -84,7 +84,7 @@ pub(crate) struct ServeArgs {
 
     /// Ask the clients of all listeners for the token in this file first
     #[arg(long, value_name = "PATH")]
-    token_file: Option<PathBuf>,
+    pub(crate) token_file: Option<PathBuf>,
 
     /// Permissions of the Unix sockets' files [default: 600]
     #[arg(long, value_name = "OCTAL", requires = "unix")]
@@ -182,10 +182,12 @@ pub(crate) fn read_token(path: &Path) -> Result<String, String> {
     let token = text.strip_suffix('\n').unwrap_or(&text);
     let token = token.strip_suffix('\r').unwrap_or(token);
     match token {
-        "" => Err(format!("--token-file {shown}: the file is empty")),
-        _ if text.len() as u64 > MAX_TOKEN => {
-            Err(format!("--token-file {shown}: more than {MAX_TOKEN} bytes"))
-        }
+        "" => Err(format!(
+            "--token-file {shown}: the file is empty; write the token into it"
+        )),
+        _ if text.len() as u64 > MAX_TOKEN => Err(format!(
+            "--token-file {shown}: a token has at most {MAX_TOKEN} bytes"
+        )),
         token => Ok(token.to_owned()),
     }
 }
@@ -249,20 +251,24 @@ impl FromStr for TcpAddress {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (host, port) = text.rsplit_once(':').ok_or("HOST:PORT is needed")?;
-        let port = port
-            .parse()
-            .map_err(|_| format!("{port:?} is not a port"))?;
+        let (host, port) = text
+            .rsplit_once(':')
+            .ok_or("HOST:PORT is needed, as in 127.0.0.1:8765")?;
+        let port = port.parse().map_err(|_| {
+            format!("{port:?} is not a port: a number from 0 to 65535, 0 to let the system choose")
+        })?;
         let host = match host
             .strip_prefix('[')
             .and_then(|host| host.strip_suffix(']'))
         {
             Some(address) => address,
-            None if host.contains(':') => return Err("an IPv6 address needs brackets".into()),
+            None if host.contains(':') => {
+                return Err("an IPv6 address needs brackets, as in [::1]:8765".into());
+            }
             None => host,
         };
         if host.is_empty() {
-            return Err("the host is missing".into());
+            return Err("the host is missing; 127.0.0.1 is this machine only, 0.0.0.0 and [::] are every address".into());
         }
         Ok(Self {
             host: host.to_owned(),

@@ -17,19 +17,22 @@ pub(crate) struct CheckArgs {
 
 pub(crate) fn run(args: &CheckArgs) -> ExitCode {
     match check(&args.config) {
-        Ok(report) => {
+        Ok((report, warnings)) => {
             print!("{report}");
+            for warning in warnings {
+                eprintln!("stdio_bus: {warning}");
+            }
             ExitCode::SUCCESS
         }
         Err(message) => crate::fail(message),
     }
 }
 
-/// What it would start. The error is for the user.
-fn check(path: &Path) -> Result<String, String> {
+/// What it would start, and warnings. The error is for the user.
+fn check(path: &Path) -> Result<(String, Vec<String>), String> {
     let shown = path.display();
     let builder = StdioBus::builder().config_path(path);
-    stdiobus::program::check(builder).map_err(|e| e.to_string())?;
+    let warnings = stdiobus::program::check(builder).map_err(|e| e.to_string())?;
     // The bus has read it; this only looks into it.
     let text = fs::read_to_string(path).map_err(|e| format!("{shown}: {e}"))?;
     let config: BusConfig = serde_json::from_str(&text).map_err(|e| format!("{shown}: {e}"))?;
@@ -42,5 +45,5 @@ fn check(path: &Path) -> Result<String, String> {
             n => format!("pool {id}: {n} workers, {command}\n"),
         };
     }
-    Ok(report)
+    Ok((report, warnings))
 }

@@ -6,9 +6,9 @@
 
 use std::fmt;
 use std::io::{IsTerminal, Write};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -29,6 +29,8 @@ pub(crate) struct Log {
     style: Style,
     lines: SyncSender<Item>,
     dropped: Arc<AtomicU64>,
+    /// The last error, see [`Log::failure`].
+    error: Arc<Mutex<String>>,
 }
 
 enum Item {
@@ -53,6 +55,7 @@ impl Log {
             style,
             lines,
             dropped,
+            error: Arc::default(),
         }
     }
 
@@ -68,11 +71,26 @@ impl Log {
         self.line(LogLevel::Error, message);
     }
 
+    /// An error that the bus may have logged itself, word for word: once is enough.
+    pub(crate) fn failure(&self, message: &str) {
+        if *self.last_error() != *message {
+            self.error(message);
+        }
+    }
+
+    fn last_error(&self) -> MutexGuard<'_, String> {
+        self.error.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn line(&self, level: LogLevel, message: impl fmt::Display) {
         if level < self.level {
             return;
         }
-        let line = self.style.line(level, message);
+        let message = message.to_string();
+        let line = self.style.line(level, &message);
+        if level == LogLevel::Error {
+            *self.last_error() = message;
+        }
         if self.lines.try_send(Item::Line(line)).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }

@@ -22,7 +22,7 @@ pub(crate) fn run(args: &ServeArgs) -> ExitCode {
     let code = match result {
         Ok(code) => ExitCode::from(code),
         Err(message) => {
-            log.error(message);
+            log.failure(&message);
             ExitCode::FAILURE
         }
     };
@@ -39,6 +39,11 @@ async fn serve(args: &ServeArgs, log: &Log) -> Result<u8, String> {
     let stdio = args.stdio || !listens;
     if stdio && matches!(args.config_fd, Some(0 | 1)) {
         return Err("--config-fd 0 and 1 are what --stdio serves a client on".into());
+    }
+    if args.token_file.is_some() && !listens {
+        log.warn(
+            "--token-file is for the clients of listeners, and there is none: add --unix or --tcp",
+        );
     }
     let bus = build(args, inherited, log)?;
     let metrics = Metrics::open(args.metrics.as_ref(), &bus).await?;
