@@ -158,6 +158,12 @@ pub mod program {
     pub fn take_fd(number: std::os::fd::RawFd) -> Option<std::os::fd::OwnedFd> {
         crate::native::take_fd(number)
     }
+
+    /// Takes a variable out of the environment, so that workers don't get it. It
+    /// stays where this process has more than one thread.
+    pub fn forget_variable(name: &str) {
+        crate::native::forget_variable(name);
+    }
 }
 
 /// Compiles the examples of the README.

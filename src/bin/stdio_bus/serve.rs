@@ -13,12 +13,17 @@ use crate::admin::Admin;
 use crate::args::ServeArgs;
 use crate::log::Log;
 use crate::metrics::Metrics;
-use crate::service;
+use crate::service::{self, Manager};
 use crate::signals::{Signal, Signals};
 
 pub(crate) fn run(args: &ServeArgs) -> ExitCode {
+    // Before this process has threads and descriptors of its own: one of those
+    // could have a number that was meant for something else.
+    let given = Given::take(args);
+    let manager = Manager::take();
     let log = Log::new(args.log_level(), args.log_format);
-    let result = crate::runtime().and_then(|runtime| runtime.block_on(serve(args, &log)));
+    let result =
+        given.and_then(|given| crate::runtime()?.block_on(serve(args, given, &manager, &log)));
     let code = match result {
         Ok(code) => ExitCode::from(code),
         Err(message) => {
@@ -30,22 +35,43 @@ pub(crate) fn run(args: &ServeArgs) -> ExitCode {
     code
 }
 
+/// What this process was started with, beside its arguments.
+struct Given {
+    listeners: Vec<Listen>,
+    /// What came through `--config-fd`.
+    config: Option<String>,
+    /// Whether a client is served on stdin and stdout.
+    stdio: bool,
+}
+
+impl Given {
+    /// The error is for the user.
+    fn take(args: &ServeArgs) -> Result<Self, String> {
+        let listeners = service::inherited()?;
+        let stdio = args.stdio || (listeners.is_empty() && !args.unix_or_tcp());
+        if stdio && matches!(args.config_fd, Some(0 | 1)) {
+            return Err("--config-fd 0 and 1 are what --stdio serves a client on".into());
+        }
+        let config = args.config_fd.map(read_config).transpose()?;
+        Ok(Self {
+            listeners,
+            config,
+            stdio,
+        })
+    }
+}
+
 /// Runs to the end. The error is what to tell the user.
-async fn serve(args: &ServeArgs, log: &Log) -> Result<u8, String> {
+async fn serve(args: &ServeArgs, given: Given, manager: &Manager, log: &Log) -> Result<u8, String> {
     // Before anything is started, so that no signal finds us unprepared.
     let mut signals = Signals::new().map_err(|e| format!("no signals: {e}"))?;
-    let inherited = service::inherited()?;
-    let listens = !inherited.is_empty() || args.unix_or_tcp();
-    let stdio = args.stdio || !listens;
-    if stdio && matches!(args.config_fd, Some(0 | 1)) {
-        return Err("--config-fd 0 and 1 are what --stdio serves a client on".into());
-    }
-    if args.token_file.is_some() && !listens {
+    let stdio = given.stdio;
+    if args.token_file.is_some() && given.listeners.is_empty() && !args.unix_or_tcp() {
         log.warn(
-            "--token-file is for the clients of listeners, and there is none: add --unix or --tcp",
+            "--token-file is for clients of listeners, and there is none: add --unix or --tcp",
         );
     }
-    let bus = build(args, inherited, log)?;
+    let bus = build(args, given, log)?;
     let metrics = Metrics::open(args.metrics.as_ref(), &bus).await?;
     let admin = Admin::open(args.admin.as_deref(), &bus).await?;
     let mut stopped = tokio::spawn(end_of(bus.events_with(1)));
@@ -66,12 +92,12 @@ async fn serve(args: &ServeArgs, log: &Log) -> Result<u8, String> {
     metrics.announce(log);
     admin.announce(log);
     log.info("stdio Bus kernel ready, entering main loop");
-    service::ready(log);
+    manager.ready(log);
 
     let mut client = std::pin::pin!(client_gone(client));
     let first = loop {
         match wait(&mut signals, client.as_mut(), &mut stopped).await {
-            End::Reload => reload(args, &bus, log).await,
+            End::Reload => reload(args, &bus, manager, log).await,
             End::Signal(signal) => {
                 log.info(format_args!("{signal}, draining"));
                 break Some(signal);
@@ -82,7 +108,7 @@ async fn serve(args: &ServeArgs, log: &Log) -> Result<u8, String> {
             }
             End::ClientLost(reason) => {
                 log.warn(format_args!("stdin or stdout is gone ({reason}), stopping"));
-                service::stopping(log);
+                manager.stopping(log);
                 stop_now(&bus).await;
                 // Whoever closed stdout has had enough; a write that failed is a failure.
                 return Ok(u8::from(reason == "error"));
@@ -90,7 +116,7 @@ async fn serve(args: &ServeArgs, log: &Log) -> Result<u8, String> {
             End::BusStopped => return Err("the bus has stopped by itself".into()),
         }
     };
-    service::stopping(log);
+    manager.stopping(log);
     let code = tokio::select! {
         _ = bus.drain(None) => 0,
         signal = signals.next_after(first) => {
@@ -104,18 +130,18 @@ async fn serve(args: &ServeArgs, log: &Log) -> Result<u8, String> {
     Ok(code)
 }
 
-fn build(args: &ServeArgs, inherited: Vec<Listen>, log: &Log) -> Result<StdioBus, String> {
+fn build(args: &ServeArgs, given: Given, log: &Log) -> Result<StdioBus, String> {
     let lines = log.clone();
     let mut builder = stdiobus::program::daemon(StdioBus::builder())
         .on_log(move |level, line| lines.line(level, line))
         .log_level(log.level);
-    builder = match (&args.config, args.config_fd) {
+    builder = match (&args.config, given.config) {
         (Some(path), _) => builder.config_path(path),
-        (None, Some(number)) => builder.config_json(read_config(number)?),
+        (None, Some(text)) => builder.config_json(text),
         // The command line doesn't let this happen.
         (None, None) => return Err("--config or --config-fd is needed".into()),
     };
-    for listen in args.listeners(inherited)? {
+    for listen in args.listeners(given.listeners)? {
         builder = builder.listen(listen);
     }
     builder.build().map_err(|e| e.to_string())
@@ -134,14 +160,14 @@ fn read_config(number: i32) -> Result<String, String> {
 
 /// Takes the configuration file as it is now. Where it can't be used, nothing
 /// changes.
-async fn reload(args: &ServeArgs, bus: &StdioBus, log: &Log) {
+async fn reload(args: &ServeArgs, bus: &StdioBus, manager: &Manager, log: &Log) {
     let Some(path) = &args.config else {
         log.warn("SIGHUP: the configuration came through --config-fd and can't be read again");
         return;
     };
     let shown = path.display();
     log.info(format_args!("SIGHUP, reading {shown} again"));
-    service::reloading(log);
+    manager.reloading(log);
     let result = match fs::read_to_string(path) {
         Ok(json) => bus.reload_json(json).await.map_err(|e| e.to_string()),
         Err(error) => Err(error.to_string()),
@@ -152,7 +178,7 @@ async fn reload(args: &ServeArgs, bus: &StdioBus, log: &Log) {
             "{shown}: {reason}; the configuration before it stays"
         )),
     }
-    service::ready(log);
+    manager.ready(log);
 }
 
 /// Duplicates, so that 0 and 1 stay taken: a descriptor that is opened later
