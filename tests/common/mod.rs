@@ -485,6 +485,11 @@ impl Program {
         self.child.id()
     }
 
+    /// Closes its stdin, where that is a pipe.
+    pub fn close_stdin(&mut self) {
+        self.child.stdin = None;
+    }
+
     /// A path in the folder that `{dir}` stands for.
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path(name)

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -108,7 +108,7 @@ impl Page {
         let read = matches!(*request.method(), Method::GET | Method::HEAD);
         Ok(match (found, read) {
             (true, true) => self.render().await,
-            (true, false) => text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n"),
+            (true, false) => not_allowed(),
             (false, _) => text(StatusCode::NOT_FOUND, "try /metrics\n"),
         })
     }
@@ -123,6 +123,13 @@ impl Page {
         response.headers_mut().insert(CONTENT_TYPE, kind);
         response
     }
+}
+
+fn not_allowed() -> Response<Full<Bytes>> {
+    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
+    let allowed = HeaderValue::from_static("GET, HEAD");
+    response.headers_mut().insert(ALLOW, allowed);
+    response
 }
 
 fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {

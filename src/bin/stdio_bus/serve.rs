@@ -64,7 +64,7 @@ impl Given {
 /// Runs to the end. The error is what to tell the user.
 async fn serve(args: &ServeArgs, given: Given, manager: &Manager, log: &Log) -> Result<u8, String> {
     // Before anything is started, so that no signal finds us unprepared.
-    let mut signals = Signals::new().map_err(|e| format!("no signals: {e}"))?;
+    let signals = Signals::new().map_err(|e| format!("no signals: {e}"))?;
     let stdio = given.stdio;
     if args.token_file.is_some() && given.listeners.is_empty() && !args.unix_or_tcp() {
         log.warn(
@@ -74,60 +74,128 @@ async fn serve(args: &ServeArgs, given: Given, manager: &Manager, log: &Log) -> 
     let bus = build(args, given, log)?;
     let metrics = Metrics::open(args.metrics.as_ref(), &bus).await?;
     let admin = Admin::open(args.admin.as_deref(), &bus).await?;
-    let mut stopped = tokio::spawn(end_of(bus.events_with(1)));
+    let mut daemon = Daemon {
+        args,
+        manager,
+        log,
+        stopped: tokio::spawn(end_of(bus.events_with(1))),
+        bus,
+        signals,
+    };
+    let result = daemon
+        .run(stdio, || {
+            metrics.announce(log);
+            admin.announce(log);
+        })
+        .await;
+    // However it ended: the socket's file must not stay.
+    admin.close().await;
+    if result.is_ok() {
+        log.info("stopped");
+    }
+    result
+}
 
-    tokio::select! {
-        started = bus.start() => started.map_err(|e| e.to_string())?,
-        signal = signals.next() => {
-            log.info(format_args!("{signal} during the start, stopping"));
-            stop_now(&bus).await;
-            return Ok(0);
+/// A bus, and what decides when it ends.
+struct Daemon<'a> {
+    args: &'a ServeArgs,
+    manager: &'a Manager,
+    log: &'a Log,
+    bus: StdioBus,
+    signals: Signals,
+    /// Ends with the bus.
+    stopped: JoinHandle<()>,
+}
+
+impl Daemon<'_> {
+    /// From the start of the workers to their end. Returns the exit code.
+    async fn run(&mut self, stdio: bool, announce: impl FnOnce()) -> Result<u8, String> {
+        tokio::select! {
+            started = self.bus.start() => started.map_err(|e| e.to_string())?,
+            signal = self.signals.next() => {
+                self.log.info(format_args!("{signal} during the start, stopping"));
+                self.stop_now().await;
+                return Ok(0);
+            }
+        }
+        let client = match stdio {
+            true => Some(serve_stdio(&self.bus).await?),
+            false => None,
+        };
+        announce();
+        self.log.info("stdio Bus kernel ready, entering main loop");
+        self.manager.ready(self.log);
+        self.serve(client).await
+    }
+
+    /// Serves until something ends it, and ends it in that thing's way.
+    async fn serve(&mut self, client: Option<AdoptedClient>) -> Result<u8, String> {
+        let log = self.log;
+        let mut client = std::pin::pin!(client_gone(client));
+        loop {
+            match wait(&mut self.signals, client.as_mut(), &mut self.stopped).await {
+                End::Reload => self.reload().await,
+                End::Signal(signal) => {
+                    log.info(format_args!("{signal}, draining"));
+                    return Ok(self.drain(Some(signal)).await);
+                }
+                End::ClientDone => {
+                    log.info("end of input, draining");
+                    return Ok(self.drain(None).await);
+                }
+                End::ClientLost(reason) => {
+                    log.warn(format_args!("stdin or stdout is gone ({reason}), stopping"));
+                    self.manager.stopping(log);
+                    self.stop_now().await;
+                    // Whoever closed stdout has had enough; a write that failed is a failure.
+                    return Ok(u8::from(reason == "error"));
+                }
+                End::BusStopped => return Err("the bus has stopped by itself".into()),
+            }
         }
     }
-    let client = if stdio {
-        Some(serve_stdio(&bus).await?)
-    } else {
-        None
-    };
-    metrics.announce(log);
-    admin.announce(log);
-    log.info("stdio Bus kernel ready, entering main loop");
-    manager.ready(log);
 
-    let mut client = std::pin::pin!(client_gone(client));
-    let first = loop {
-        match wait(&mut signals, client.as_mut(), &mut stopped).await {
-            End::Reload => reload(args, &bus, manager, log).await,
-            End::Signal(signal) => {
-                log.info(format_args!("{signal}, draining"));
-                break Some(signal);
+    /// Lets what is pending end, unless another signal comes. Returns the exit code.
+    async fn drain(&mut self, first: Option<Signal>) -> u8 {
+        self.manager.stopping(self.log);
+        tokio::select! {
+            _ = self.bus.drain(None) => 0,
+            signal = self.signals.next_after(first) => {
+                self.log.warn(format_args!("{signal} again, stopping at once"));
+                self.stop_now().await;
+                signal.exit_code()
             }
-            End::ClientDone => {
-                log.info("end of input, draining");
-                break None;
-            }
-            End::ClientLost(reason) => {
-                log.warn(format_args!("stdin or stdout is gone ({reason}), stopping"));
-                manager.stopping(log);
-                stop_now(&bus).await;
-                // Whoever closed stdout has had enough; a write that failed is a failure.
-                return Ok(u8::from(reason == "error"));
-            }
-            End::BusStopped => return Err("the bus has stopped by itself".into()),
         }
-    };
-    manager.stopping(log);
-    let code = tokio::select! {
-        _ = bus.drain(None) => 0,
-        signal = signals.next_after(first) => {
-            log.warn(format_args!("{signal} again, stopping at once"));
-            stop_now(&bus).await;
-            signal.exit_code()
+    }
+
+    /// Takes the configuration file as it is now. Where it can't be used, nothing
+    /// changes.
+    async fn reload(&self) {
+        let log = self.log;
+        let Some(path) = &self.args.config else {
+            log.warn("SIGHUP: the configuration came through --config-fd and can't be read again");
+            return;
+        };
+        let shown = path.display();
+        log.info(format_args!("SIGHUP, reading {shown} again"));
+        self.manager.reloading(log);
+        let result = match fs::read_to_string(path) {
+            Ok(json) => self.bus.reload_json(json).await.map_err(|e| e.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        match result {
+            Ok(()) => log.info("the configuration is in force"),
+            Err(reason) => log.error(format_args!(
+                "{shown}: {reason}; the configuration before it stays"
+            )),
         }
-    };
-    admin.close().await;
-    log.info("stopped");
-    Ok(code)
+        self.manager.ready(log);
+    }
+
+    async fn stop_now(&self) {
+        // A stop has no errors to tell of.
+        let _ = self.bus.stop_with_timeout(Duration::ZERO).await;
+    }
 }
 
 fn build(args: &ServeArgs, given: Given, log: &Log) -> Result<StdioBus, String> {
@@ -156,29 +224,6 @@ fn read_config(number: i32) -> Result<String, String> {
         .read_to_string(&mut text)
         .map_err(|e| format!("--config-fd {number}: {e}"))?;
     Ok(text)
-}
-
-/// Takes the configuration file as it is now. Where it can't be used, nothing
-/// changes.
-async fn reload(args: &ServeArgs, bus: &StdioBus, manager: &Manager, log: &Log) {
-    let Some(path) = &args.config else {
-        log.warn("SIGHUP: the configuration came through --config-fd and can't be read again");
-        return;
-    };
-    let shown = path.display();
-    log.info(format_args!("SIGHUP, reading {shown} again"));
-    manager.reloading(log);
-    let result = match fs::read_to_string(path) {
-        Ok(json) => bus.reload_json(json).await.map_err(|e| e.to_string()),
-        Err(error) => Err(error.to_string()),
-    };
-    match result {
-        Ok(()) => log.info("the configuration is in force"),
-        Err(reason) => log.error(format_args!(
-            "{shown}: {reason}; the configuration before it stays"
-        )),
-    }
-    manager.ready(log);
 }
 
 /// Duplicates, so that 0 and 1 stay taken: a descriptor that is opened later
@@ -225,11 +270,6 @@ async fn wait(
         },
         _ = stopped => End::BusStopped,
     }
-}
-
-async fn stop_now(bus: &StdioBus) {
-    // A stop has no errors to tell of.
-    let _ = bus.stop_with_timeout(Duration::ZERO).await;
 }
 
 /// Waits until the bus has stopped: its events end then.
