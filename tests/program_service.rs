@@ -2,13 +2,15 @@
 
 mod common;
 
+use std::fs;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
 use std::process::{Command, Stdio};
 
-use common::cli::{config_file, text};
+use common::cli::{NOBODY, asked_by_nobody, config_file, is_root, text};
 use common::{BOUND, Client, Program, TempDir, alone, program, run_within, signal, zoo_config};
 use serde_json::json;
 
@@ -50,7 +52,7 @@ fn a_service_manager_hears_of_ready_reloading_and_stopping() {
         // A client that comes now is served.
         bus.unix_client().ask(r#"{"id":1,"method":"echo"}"#);
         for config in [zoo_config(2, &["echo"]), "broken".to_owned()] {
-            std::fs::write(bus.path("config.json"), config).expect("written");
+            fs::write(bus.path("config.json"), config).expect("written");
             signal(bus.pid(), "HUP");
             let reloading = told(&manager);
             let (state, time) = reloading
@@ -156,7 +158,7 @@ fn with_sockets(
     dir: TempDir,
     prepare: impl FnOnce(&mut Command),
 ) -> Program {
-    std::fs::write(dir.path("config.json"), zoo_config(1, &["echo"])).expect("written");
+    fs::write(dir.path("config.json"), zoo_config(1, &["echo"])).expect("written");
     let mut command = Command::new("bash");
     command
         .args(["-c", ACTIVATE])
@@ -205,7 +207,7 @@ fn clients_that_came_before_the_start_are_served_on_inherited_sockets() {
 fn inherited_sockets_go_with_those_of_the_command_line_and_share_the_token() {
     alone(|| {
         let dir = TempDir::new();
-        std::fs::write(dir.path("token"), "t").expect("written");
+        fs::write(dir.path("token"), "t").expect("written");
         let own = dir.path("own").display().to_string();
         let token = dir.path("token").display().to_string();
         let args = ["--unix", &own, "--token-file", &token];
@@ -225,6 +227,26 @@ fn inherited_sockets_go_with_those_of_the_command_line_and_share_the_token() {
             let mut client = connect();
             assert_eq!(client.ask(auth)["result"]["ok"], true);
             assert_eq!(client.ask(echo)["result"], 7);
+        }
+    });
+}
+
+#[test]
+fn other_users_connect_to_an_inherited_socket_where_they_are_allowed_to() {
+    if !is_root() || !common::has_python() {
+        eprintln!("skipped: only root can be somebody else");
+        return;
+    }
+    alone(|| {
+        let allowed = format!("--allow-uid={NOBODY}");
+        for (args, let_in) in [(vec![], false), (vec![allowed.as_str()], true)] {
+            let mut bus = activated(&args, |_| {});
+            bus.wait_for_log("entering main loop");
+            let path = bus.path("given");
+            fs::set_permissions(bus.path("."), fs::Permissions::from_mode(0o711)).expect("set");
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).expect("set");
+            let answer = asked_by_nobody(&path, r#"{"id":2,"method":"echo","params":7}"#);
+            assert_eq!(answer.contains("\"result\":7"), let_in, "{answer}");
         }
     });
 }
@@ -265,7 +287,7 @@ fn a_configuration_that_was_not_given_is_not_looked_for_in_what_the_program_has_
 #[test]
 fn descriptors_that_are_no_sockets_exit_with_1_and_are_named() {
     let (_dir, config) = config_file(&zoo_config(1, &["echo"]));
-    let file = std::fs::File::open(&config).expect("there");
+    let file = fs::File::open(&config).expect("there");
     let file = || file.as_fd().try_clone_to_owned().expect("duplicated");
     for (fds, reason) in [
         ("2", "descriptor"),

@@ -14,6 +14,7 @@ use stdiobus::{Listen, LogLevel};
 
 use crate::call::CallArgs;
 use crate::check::CheckArgs;
+use crate::service::Inherited;
 #[cfg(feature = "top")]
 use crate::top::TopArgs;
 
@@ -96,7 +97,7 @@ pub(crate) struct ServeArgs {
 
     /// Let one more user connect to the Unix sockets, by name or number, where
     /// the file's permissions do; may be repeated
-    #[arg(long, value_name = "USER", requires = "unix")]
+    #[arg(long, value_name = "USER")]
     allow_uid: Vec<Uid>,
 
     /// Serve `stdio_bus top` on a Unix socket of its own
@@ -120,7 +121,11 @@ pub(crate) struct ServeArgs {
 impl ServeArgs {
     /// The listeners, those that this process was given included, with the options
     /// they share. The error is for the user.
-    pub(crate) fn listeners(&self, inherited: Vec<Listen>) -> Result<Vec<Listen>, String> {
+    pub(crate) fn listeners(&self, inherited: Vec<Inherited>) -> Result<Vec<Listen>, String> {
+        let has_unix = !self.unix.is_empty() || inherited.iter().any(|socket| socket.unix);
+        if !has_unix && !self.allow_uid.is_empty() {
+            return Err("--allow-uid is for Unix sockets, and there is none: add --unix".into());
+        }
         let token = self.token_file.as_deref().map(read_token).transpose()?;
         let unix = self.unix.iter().map(|unix| {
             let mut listen = Listen::unix(&unix.at);
@@ -130,11 +135,11 @@ impl ServeArgs {
             if let Some(Gid(gid)) = self.unix_group {
                 listen = listen.group(gid);
             }
-            listen = self
-                .allow_uid
-                .iter()
-                .fold(listen, |listen, uid| listen.allow_uid(uid.0));
-            (listen, &unix.pool)
+            (self.with_users(listen), &unix.pool)
+        });
+        let inherited = inherited.into_iter().map(|socket| match socket.unix {
+            true => self.with_users(socket.listen),
+            false => socket.listen,
         });
         let tcp = self.tcp.iter().map(|tcp| {
             let listen = Listen::tcp(&tcp.at.host, tcp.at.port);
@@ -150,6 +155,11 @@ impl ServeArgs {
         };
         let listeners = unix.chain(tcp).map(to_pool).chain(inherited);
         Ok(listeners.map(with_token).collect())
+    }
+
+    fn with_users(&self, listen: Listen) -> Listen {
+        let users = self.allow_uid.iter();
+        users.fold(listen, |listen, user| listen.allow_uid(user.0))
     }
 
     /// Whether the command line has listeners.

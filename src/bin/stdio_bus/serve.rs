@@ -6,14 +6,14 @@ use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use stdiobus::{AdoptedClient, EventStream, Listen, StdioBus};
+use stdiobus::{AdoptedClient, EventStream, StdioBus};
 use tokio::task::JoinHandle;
 
 use crate::admin::Admin;
 use crate::args::ServeArgs;
 use crate::log::Log;
 use crate::metrics::Metrics;
-use crate::service::{self, Manager};
+use crate::service::{self, Inherited, Manager};
 use crate::signals::{Signal, Signals};
 
 pub(crate) fn run(args: &ServeArgs) -> ExitCode {
@@ -37,7 +37,7 @@ pub(crate) fn run(args: &ServeArgs) -> ExitCode {
 
 /// What this process was started with, beside its arguments.
 struct Given {
-    listeners: Vec<Listen>,
+    listeners: Vec<Inherited>,
     /// What came through `--config-fd`.
     config: Option<String>,
     /// Whether a client is served on stdin and stdout.

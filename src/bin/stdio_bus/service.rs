@@ -4,9 +4,10 @@
 use std::env;
 use std::ffi::OsString;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
 
 use sd_notify::NotifyState;
 use stdiobus::Listen;
@@ -21,14 +22,30 @@ const VARIABLES: [&str; 4] = [NOTIFY_SOCKET, "LISTEN_PID", "LISTEN_FDS", "LISTEN
 /// The listeners that this process was given. The error is for the user.
 ///
 /// Call it before this process opens anything: its descriptors have numbers, too.
-pub(crate) fn inherited() -> Result<Vec<Listen>, String> {
+pub(crate) fn inherited() -> Result<Vec<Inherited>, String> {
     let numbers = sd_notify::listen_fds().map_err(|e| format!("LISTEN_FDS: {e}"))?;
     let take = |number| {
         let socket = stdiobus::program::take_fd(number);
         let socket = socket.ok_or_else(|| format!("LISTEN_FDS: {number} is not open"))?;
-        Ok(Listen::inherited(socket))
+        Ok(Inherited {
+            unix: is_unix(&socket),
+            listen: Listen::inherited(socket),
+        })
     };
     numbers.map(take).collect()
+}
+
+/// A listener that this process was given.
+pub(crate) struct Inherited {
+    pub(crate) listen: Listen,
+    /// Whether it is a Unix socket, whose clients have users.
+    pub(crate) unix: bool,
+}
+
+fn is_unix(socket: &OwnedFd) -> bool {
+    let socket = socket.try_clone().map(UnixListener::from);
+    // This type checks nothing until it is asked, and then the family.
+    socket.is_ok_and(|socket| socket.local_addr().is_ok())
 }
 
 /// Who wants to be told, where anybody does.
