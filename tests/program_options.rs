@@ -86,6 +86,42 @@ fn addresses_that_can_not_be_listened_on_exit_with_1_and_a_reason_that_is_said_o
 }
 
 #[test]
+fn the_same_place_twice_is_refused() {
+    let (dir, config) = config_file(&zoo_config(1, &["echo"]));
+    let socket = dir.path("s").display().to_string();
+    for option in ["--unix", "--admin"] {
+        let log = refused(&["--config", &config, "--unix", &socket, option, &socket]);
+        assert!(log.contains(&socket) && log.contains("in use"), "{log}");
+        assert!(!log.contains("started"), "{log}");
+        assert!(!dir.path("s").exists(), "what was bound is taken away");
+    }
+}
+
+#[test]
+fn a_port_that_other_machines_reach_without_a_token_is_warned_of_once() {
+    let (dir, config) = config_file(&zoo_config(1, &["echo"]));
+    fs::write(dir.path("token"), "t").expect("written");
+    let token = dir.path("token").display().to_string();
+    for (args, warnings) in [
+        (vec!["--tcp=0.0.0.0:0", "--tcp=127.0.0.1:0"], 1),
+        (vec!["--tcp=0.0.0.0:0", "--token-file", &token], 0),
+        (vec!["--tcp=[::1]:0"], 0),
+    ] {
+        // The end of stdin ends it.
+        let args = [&["--config", &config, "--stdio"], &args[..]].concat();
+        let output = run(&args);
+        let log = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{log}");
+        assert_eq!(log.matches("[WARN]").count(), warnings, "{log}");
+        assert_eq!(
+            log.matches("no token is required").count(),
+            warnings,
+            "{log}"
+        );
+    }
+}
+
+#[test]
 fn options_of_unix_sockets_need_one_and_say_what_they_take() {
     let (_dir, config) = config_file(&zoo_config(1, &["echo"]));
     for (option, value, reason) in [
@@ -310,6 +346,30 @@ fn a_start_says_the_same_of_a_folder_that_is_missing_as_check_does() {
     let log = refused(&["--config", &path]);
     assert!(log.contains("/no/such/folder"), "{log}");
     assert_eq!(log.lines().count(), 1, "{log}");
+}
+
+#[test]
+fn what_can_not_be_written_is_a_failure_and_no_panic() {
+    let (_dir, valid) = config_file(&zoo_config(1, &["echo"]));
+    let (_dir2, broken) = config_file("broken");
+    let full = || fs::File::create("/dev/full").expect("there");
+    for args in [&["check", &valid][..], &["completions", "bash"]] {
+        let output = Command::new(program())
+            .args(args)
+            .stdout(full())
+            .output()
+            .expect("it starts");
+        let message = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {message}");
+        assert!(message.starts_with("stdio_bus: stdout: "), "{message}");
+    }
+    let mut command = Command::new(program());
+    let status = command
+        .args(["check", &broken])
+        .stderr(full())
+        .status()
+        .expect("it starts");
+    assert_eq!(status.code(), Some(1));
 }
 
 // ---- completions -------------------------------------------------------------------------------

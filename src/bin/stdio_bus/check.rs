@@ -18,11 +18,10 @@ pub(crate) struct CheckArgs {
 pub(crate) fn run(args: &CheckArgs) -> ExitCode {
     match check(&args.config) {
         Ok((report, warnings)) => {
-            print!("{report}");
             for warning in warnings {
-                eprintln!("stdio_bus: {warning}");
+                crate::tell(warning);
             }
-            ExitCode::SUCCESS
+            crate::print(report.as_bytes())
         }
         Err(message) => crate::fail(message),
     }

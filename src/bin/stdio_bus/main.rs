@@ -45,10 +45,7 @@ fn main() -> ExitCode {
         Some(Command::Completions { shell }) => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "stdio_bus", &mut script);
-            match io::stdout().write_all(&script) {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(_) => ExitCode::FAILURE,
-            }
+            print(&script)
         }
     }
 }
@@ -61,8 +58,21 @@ fn runtime() -> Result<tokio::runtime::Runtime, String> {
         .map_err(|e| format!("the runtime can't be started: {e}"))
 }
 
+/// Writes what was asked for.
+fn print(text: &[u8]) -> ExitCode {
+    match io::stdout().write_all(text) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(format_args!("stdout: {error}")),
+    }
+}
+
 /// Tells the user why a command failed.
 fn fail(message: impl std::fmt::Display) -> ExitCode {
-    eprintln!("stdio_bus: {message}");
+    tell(message);
     ExitCode::FAILURE
+}
+
+/// A line for the user. Where stderr can't be written, nobody is there to hear it.
+fn tell(message: impl std::fmt::Display) {
+    let _ = writeln!(io::stderr(), "stdio_bus: {message}");
 }
