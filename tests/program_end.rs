@@ -3,7 +3,9 @@
 mod common;
 
 use std::fs;
+use std::io::Write;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::{BOUND, Client, Program, alone, assert_gone, children, runs, signal, wait_until, zoo};
@@ -181,11 +183,11 @@ fn the_sockets_go_when_a_client_on_stdin_ends_the_program() {
         for modes in [&["echo"][..], &["flood", "1000"]] {
             let args = ["--stdio", "--unix={dir}/s", "--admin={dir}/admin"];
             let (mut command, dir) = Program::command(&config(modes, 1), &args);
-            let piped = std::process::Stdio::piped;
+            let piped = Stdio::piped;
             let mut child = command
                 .stdin(piped())
                 .stdout(piped())
-                .stderr(std::process::Stdio::null())
+                .stderr(Stdio::null())
                 .spawn()
                 .expect("started");
             wait_until("it listens", BOUND, || {
@@ -210,7 +212,7 @@ fn the_end_of_stdin_ends_listeners_too_and_pending_requests_are_answered() {
     alone(|| {
         let args = ["--stdio", "--unix={dir}/s"];
         let (mut command, dir) = Program::command(&config(&["echo"], 1), &args);
-        let mut bus = Program::launch(command.stdin(std::process::Stdio::piped()), dir);
+        let mut bus = Program::launch(command.stdin(Stdio::piped()), dir);
         bus.wait_for_log("entering main loop");
         let mut client = bus.unix_client();
         client.ask(r#"{"id":0,"method":"echo"}"#);
@@ -219,5 +221,30 @@ fn the_end_of_stdin_ends_listeners_too_and_pending_requests_are_answered() {
         bus.close_stdin();
         assert_eq!(client.receive_json()["result"], json!({"ms": 300}));
         assert_eq!(bus.wait().code(), Some(0), "{:#?}", bus.log());
+    });
+}
+
+#[test]
+fn sigterm_during_the_start_ends_it_with_0_and_leaves_nothing() {
+    alone(|| {
+        let args = ["--unix={dir}/s", "--admin={dir}/admin"];
+        let (mut command, dir) = Program::command("", &args);
+        let path = dir.path("config.json");
+        fs::remove_file(&path).expect("removed");
+        let made = Command::new("mkfifo").arg(&path).status().expect("it runs");
+        assert!(made.success());
+        let mut bus = Program::launch(&mut command, dir);
+        // Opened once it is opened for reading.
+        let mut pipe = fs::OpenOptions::new()
+            .write(true)
+            .open(&path)
+            .expect("read");
+        signal(bus.pid(), "TERM");
+        pipe.write_all(config(&["echo"], 2).as_bytes())
+            .expect("taken");
+        drop(pipe);
+        assert_eq!(bus.wait().code(), Some(0), "{:#?}", bus.log());
+        assert!(!bus.path("s").exists() && !bus.path("admin").exists());
+        bus.wait_for_log("SIGTERM");
     });
 }

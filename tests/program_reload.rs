@@ -3,6 +3,7 @@
 mod common;
 
 use std::fs;
+use std::io::Write;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -304,5 +305,32 @@ fn sigterm_right_behind_sighup_ends_it_and_sighup_behind_sigterm_means_nothing()
             assert_eq!(bus.wait().code(), Some(0), "{:#?}", bus.log());
             assert!(!bus.path("s").exists());
         }
+    });
+}
+
+#[test]
+fn sighup_during_the_start_is_not_forgotten() {
+    alone(|| {
+        let (mut command, dir) = Program::command("", UNIX);
+        let path = dir.path("config.json");
+        fs::remove_file(&path).expect("removed");
+        let made = Command::new("mkfifo").arg(&path).status().expect("it runs");
+        assert!(made.success());
+        let mut bus = Program::launch(&mut command, dir);
+        // Opened once it is opened for reading.
+        let mut first = fs::OpenOptions::new()
+            .write(true)
+            .open(&path)
+            .expect("read");
+        signal(bus.pid(), "HUP");
+        first
+            .write_all(config("old", &[]).as_bytes())
+            .expect("taken");
+        drop(first);
+        bus.wait_for_log("entering main loop");
+        bus.wait_for_log("SIGHUP");
+        fs::write(&path, config("new", &[])).expect("read again");
+        bus.wait_for_log(IN_FORCE);
+        assert_eq!(mark(&mut bus.unix_client(), ""), "new");
     });
 }

@@ -96,6 +96,15 @@ async fn serve(args: &ServeArgs, given: Given, manager: &Manager, log: &Log) -> 
     result
 }
 
+/// How a start has ended.
+enum Start {
+    Done {
+        /// The configuration is to be read again.
+        outdated: bool,
+    },
+    Stopped,
+}
+
 /// A bus, and what decides when it ends.
 struct Daemon<'a> {
     args: &'a ServeArgs,
@@ -110,14 +119,10 @@ struct Daemon<'a> {
 impl Daemon<'_> {
     /// From the start of the workers to their end. Returns the exit code.
     async fn run(&mut self, stdio: bool, announce: impl FnOnce()) -> Result<u8, String> {
-        tokio::select! {
-            started = self.bus.start() => started.map_err(|e| e.to_string())?,
-            signal = self.signals.next() => {
-                self.log.info(format_args!("{signal} during the start, stopping"));
-                self.stop_now().await;
-                return Ok(0);
-            }
-        }
+        let outdated = match self.start().await? {
+            Start::Done { outdated } => outdated,
+            Start::Stopped => return Ok(0),
+        };
         let client = match stdio {
             true => Some(serve_stdio(&self.bus).await?),
             false => None,
@@ -125,7 +130,30 @@ impl Daemon<'_> {
         announce();
         self.log.info("stdio Bus kernel ready, entering main loop");
         self.manager.ready(self.log);
+        if outdated {
+            self.reload().await;
+        }
         self.serve(client).await
+    }
+
+    async fn start(&mut self) -> Result<Start, String> {
+        let mut outdated = false;
+        let mut started = std::pin::pin!(self.bus.start());
+        loop {
+            tokio::select! {
+                started = started.as_mut() => {
+                    return started.map(|()| Start::Done { outdated }).map_err(|e| e.to_string());
+                }
+                signal = self.signals.next_or_hangup() => match signal {
+                    Some(signal) => {
+                        self.log.info(format_args!("{signal} during the start, stopping"));
+                        self.stop_now().await;
+                        return Ok(Start::Stopped);
+                    }
+                    None => outdated = true,
+                },
+            }
+        }
     }
 
     /// Serves until something ends it, and ends it in that thing's way.
