@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use serde_json::Value;
 use stdiobus::LogLevel;
 
 use crate::args::LogFormat;
@@ -161,10 +162,10 @@ impl Style {
         match self {
             Self::Plain => format!("[{time}] [{name}] {message}\n"),
             Self::Colour => format!("[{time}] [\x1b[{colour}m{name}\x1b[0m] {message}\n"),
+            // By hand, so that the members have this order whatever serde_json's features.
             Self::Json => {
-                let (time, message) = (format!("{time}Z"), message.to_string());
-                let object = serde_json::json!({"time": time, "level": name, "message": message});
-                format!("{object}\n")
+                let message = Value::from(message.to_string());
+                format!("{{\"time\":\"{time}Z\",\"level\":\"{name}\",\"message\":{message}}}\n")
             }
         }
     }
@@ -216,7 +217,7 @@ mod tests {
             "{text}"
         );
         let line = Style::Json.line(LogLevel::Error, "a \"b\"\n");
-        let object: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+        let object: Value = serde_json::from_str(&line).expect("JSON");
         assert_eq!(
             (&object["level"], &object["message"]),
             (&"ERROR".into(), &"a \"b\"\n".into())
