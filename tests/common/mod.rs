@@ -95,6 +95,8 @@ impl TempDir {
             COUNT.fetch_add(1, Ordering::Relaxed)
         );
         let path = std::env::temp_dir().join(name);
+        // Left by one that was killed and had the same number.
+        fs::remove_dir_all(&path).ok();
         fs::DirBuilder::new()
             .mode(0o700)
             .create(&path)
