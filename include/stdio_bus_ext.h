@@ -176,6 +176,14 @@ int stdio_bus_drain(stdio_bus_t *bus, uint32_t timeout_ms, uint32_t grace_ms);
  */
 int stdio_bus_reload(stdio_bus_t *bus, const char *config_path, const char *config_json);
 
+/*
+ * Looks whether each pool's program can be found and executed, and its folder
+ * entered, as far as that shows without starting it. STDIO_BUS_OK, or
+ * STDIO_BUS_ERR_WORKER with on_error, which names the first that cannot. In any
+ * state.
+ */
+int stdio_bus_check(stdio_bus_t *bus);
+
 /* ---- messages ------------------------------------------------------------ */
 
 /*

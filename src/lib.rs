@@ -149,9 +149,21 @@ pub mod program {
         builder.daemon()
     }
 
+    /// Whether a bus could be built and its programs be started, as far as that
+    /// shows beforehand. Returns warnings.
+    pub fn check(builder: crate::StdioBusBuilder) -> crate::Result<Vec<String>> {
+        builder.check()
+    }
+
     /// A descriptor that the program was given by number.
     pub fn take_fd(number: std::os::fd::RawFd) -> Option<std::os::fd::OwnedFd> {
         crate::native::take_fd(number)
+    }
+
+    /// Takes a variable out of the environment, so that workers don't get it. It
+    /// stays where this process has more than one thread.
+    pub fn forget_variable(name: &str) {
+        crate::native::forget_variable(name);
     }
 }
 

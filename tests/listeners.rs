@@ -10,12 +10,12 @@ use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
-use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
+use common::cli::{NOBODY, asked_by_nobody, is_root};
 use common::client::{assert_kind, block_on};
 use common::{BOUND, Client, TempDir, alone, zoo, zoo_config, zoo_pool};
 use serde_json::{Value, json};
@@ -47,10 +47,6 @@ fn connect(bus: &StdioBus, listener: usize) -> Client {
 
 fn loopback() -> TcpListener {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bound")
-}
-
-fn is_root() -> bool {
-    fs::metadata("/proc/self").expect("proc").uid() == 0
 }
 
 // ---- tokens ------------------------------------------------------------------------------------
@@ -178,27 +174,6 @@ fn a_socket_file_has_the_mode_and_the_group_it_was_given() {
     });
 }
 
-const NOBODY: u32 = 65534;
-
-/// What a client of another user gets as the answer to a request; nothing if it is sent away.
-fn asked_by_nobody(path: &Path) -> String {
-    let script = "import socket, sys\n\
-                  s = socket.socket(socket.AF_UNIX)\n\
-                  s.connect(sys.argv[1])\n\
-                  try:\n    s.sendall(sys.argv[2].encode())\n    print(s.makefile().readline())\n\
-                  except OSError: pass\n";
-    let output = Command::new("python3")
-        .args(["-c", script, path.to_str().expect("text")])
-        .arg(format!("{ECHO}\n"))
-        .current_dir("/")
-        .uid(NOBODY)
-        .gid(NOBODY)
-        .output()
-        .expect("python3 runs");
-    assert!(output.status.success(), "{output:?}");
-    String::from_utf8(output.stdout).expect("text")
-}
-
 #[test]
 fn other_users_connect_where_they_are_allowed_to() {
     if !is_root() || Command::new("python3").arg("--version").output().is_err() {
@@ -219,8 +194,8 @@ fn other_users_connect_where_they_are_allowed_to() {
                 )
                 .listen(Listen::unix(&ours).mode(0o666).allow_uid(1)),
         );
-        assert!(asked_by_nobody(&theirs).contains(r#""result":[7]"#));
-        assert_eq!(asked_by_nobody(&ours).trim(), "");
+        assert!(asked_by_nobody(&theirs, ECHO).contains(r#""result":[7]"#));
+        assert_eq!(asked_by_nobody(&ours, ECHO).trim(), "");
         bus.stop().expect("stops");
     });
 }

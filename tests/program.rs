@@ -7,47 +7,12 @@ use std::io::Write;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use common::cli::{config_file, refused, run, text};
 use common::{BOUND, Program, TempDir, alone, assert_gone, program, signal, zoo_config};
 use serde_json::json;
-
-fn run(args: &[&str]) -> Output {
-    Command::new(program())
-        .args(args)
-        .stdin(Stdio::null())
-        .output()
-        .expect("it starts")
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// Exits with 1 and says why on stderr; stdout stays empty.
-#[track_caller]
-fn refused(args: &[&str]) -> String {
-    let output = run(args);
-    assert_eq!(
-        output.status.code(),
-        Some(1),
-        "{args:?}: {}",
-        text(&output.stderr)
-    );
-    assert_eq!(text(&output.stdout), "", "{args:?}");
-    assert!(!output.stderr.is_empty(), "{args:?}");
-    text(&output.stderr)
-}
-
-/// A configuration file in a folder that lives as long as the first value.
-fn config_file(config: &str) -> (TempDir, String) {
-    let dir = TempDir::new();
-    let path = dir.path("config.json");
-    fs::write(&path, config).expect("written");
-    let path = path.to_str().expect("text").to_owned();
-    (dir, path)
-}
 
 // ---- the command line --------------------------------------------------------------------------
 

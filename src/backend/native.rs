@@ -48,6 +48,20 @@ impl Native {
         Ok(())
     }
 
+    /// Looks for its programs, too. Returns what the bus warns of.
+    #[cfg(feature = "cli")]
+    pub(crate) fn check_programs(options: &BusOptions) -> Result<Vec<String>> {
+        let bus = RawBus::create(options).map_err(Error::invalid_argument)?;
+        bus.check().map_err(error_of)?;
+        let mut said = Vec::new();
+        bus.take_incoming(&mut said);
+        let line = |item| match item {
+            Incoming::Log(_, line) => Some(line),
+            _ => None,
+        };
+        Ok(said.into_iter().filter_map(line).collect())
+    }
+
     pub(crate) fn workers(&self) -> Vec<WorkerInfo> {
         let workers = self.bus.workers().into_iter();
         workers.map(|(raw, pool)| worker_info(&raw, pool)).collect()

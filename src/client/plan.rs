@@ -49,6 +49,18 @@ impl StdioBusBuilder {
         Ok((backend, Plan::Linked(Way::Subprocess(launch))))
     }
 
+    /// Looks at the configuration, and for its programs. Returns warnings.
+    #[cfg(feature = "cli")]
+    pub(crate) fn check(self) -> Result<Vec<String>> {
+        let (log_level, parent_death_signal) = (LogLevel::Warn.to_c(), false);
+        Native::check_programs(&BusOptions {
+            daemon: self.daemon,
+            parent_death_signal,
+            log_level,
+            config: self.config_source()?,
+        })
+    }
+
     /// Refuses what the backend would ignore.
     fn check_options(&self, backend: BackendType) -> Result<()> {
         let refuse = |what: &str| Err(not_with(what, backend));

@@ -55,7 +55,18 @@ impl StdioBus {
     /// Once polled, it is done.
     pub async fn reload(&self, config: BusConfig) -> Result<()> {
         config.validate()?;
-        let json = c_string("config", config.to_json())?;
+        self.reload_json(config.to_json()).await
+    }
+
+    /// [`reload`](Self::reload) with a configuration that is JSON text.
+    ///
+    /// # Errors
+    /// As there; what isn't valid is also named by line and column.
+    ///
+    /// # Cancel safety
+    /// Once polled, it is done.
+    pub async fn reload_json(&self, json: impl Into<String>) -> Result<()> {
+        let json = c_string("config", json.into())?;
         check_running(self.state())?;
         self.ask(|reply| Command::Reload { json, reply }).await
     }

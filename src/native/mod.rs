@@ -20,6 +20,8 @@ pub(crate) use callbacks::{FrameKind, Incoming, RawEvent, RawFrame, own_id};
 pub(crate) use options::{
     Adopt, BusOptions, ConfigSource, Embed, Framing, Listen, ListenAt, Secret, c_string,
 };
+#[cfg(feature = "cli")]
+pub(crate) use process::forget_variable;
 pub(crate) use process::{block_sigpipe, terminate, tie};
 pub(crate) use status::Status;
 
@@ -91,6 +93,14 @@ impl RawBus {
     pub(crate) fn start(&self) -> Result<(), Failure> {
         // SAFETY: `ptr` is live (struct invariant).
         self.call(|| unsafe { sys::stdio_bus_start(self.ptr.as_ptr()) })
+            .map(drop)
+    }
+
+    /// Looks for each pool's program.
+    #[cfg(feature = "cli")]
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        // SAFETY: `ptr` is live (struct invariant).
+        self.call(|| unsafe { sys::stdio_bus_check(self.ptr.as_ptr()) })
             .map(drop)
     }
 

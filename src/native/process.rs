@@ -72,3 +72,13 @@ fn check(result: libc::c_int) -> io::Result<()> {
         _ => Ok(()),
     }
 }
+
+/// Takes a variable out of the environment, if this is the only thread.
+#[cfg(feature = "cli")]
+pub(crate) fn forget_variable(name: &str) {
+    let threads = std::fs::read_dir("/proc/self/task").map(Iterator::count);
+    if threads.is_ok_and(|threads| threads == 1) {
+        // SAFETY: there is nobody who could read the environment meanwhile.
+        unsafe { std::env::remove_var(name) };
+    }
+}

@@ -361,6 +361,9 @@ unsafe extern "C" {
         config_json: *const ::core::ffi::c_char,
     ) -> ::core::ffi::c_int;
 }
+unsafe extern "C" {
+    pub fn stdio_bus_check(bus: *mut stdio_bus_t) -> ::core::ffi::c_int;
+}
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct stdio_bus_submit_options {

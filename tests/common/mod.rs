@@ -6,6 +6,7 @@
 #![allow(dead_code)] // each test program uses its own part of this
 
 pub mod backends;
+pub mod cli;
 pub mod client;
 pub mod peer;
 
@@ -94,6 +95,8 @@ impl TempDir {
             COUNT.fetch_add(1, Ordering::Relaxed)
         );
         let path = std::env::temp_dir().join(name);
+        // Left by one that was killed and had the same number.
+        fs::remove_dir_all(&path).ok();
         fs::DirBuilder::new()
             .mode(0o700)
             .create(&path)
@@ -422,18 +425,40 @@ impl Program {
         (program, Client::over(stdout, stdin, |_| {}))
     }
 
-    fn spawn(config: &str, args: &[&str], stdin: Stdio, stdout: Stdio) -> Program {
+    /// [`start`](Self::start), where the command needs more than arguments.
+    #[track_caller]
+    pub fn start_with(config: &str, args: &[&str], prepare: impl FnOnce(&mut Command)) -> Program {
+        let (mut command, dir) = Program::command(config, args);
+        prepare(&mut command);
+        let mut program = Program::launch(&mut command, dir);
+        program.wait_for_log(READY);
+        program
+    }
+
+    /// The command that [`start`](Self::start) runs, and the folder for `{dir}`.
+    pub fn command(config: &str, args: &[&str]) -> (Command, TempDir) {
         let dir = TempDir::new();
         fs::write(dir.path("config.json"), config).expect("configuration is written");
-        let mut child = Command::new(program())
+        let mut command = Command::new(program());
+        let folder = dir.0.to_str().expect("a path in text");
+        command
             .arg("--config")
             .arg(dir.path("config.json"))
-            .args(
-                args.iter()
-                    .map(|arg| arg.replace("{dir}", dir.0.to_str().unwrap())),
-            )
-            .stdin(stdin)
-            .stdout(stdout)
+            .args(args.iter().map(|arg| arg.replace("{dir}", folder)))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
+        (command, dir)
+    }
+
+    fn spawn(config: &str, args: &[&str], stdin: Stdio, stdout: Stdio) -> Program {
+        let (mut command, dir) = Program::command(config, args);
+        Program::launch(command.stdin(stdin).stdout(stdout), dir)
+    }
+
+    /// Starts a command that is, or becomes, the program.
+    #[track_caller]
+    pub fn launch(command: &mut Command, dir: TempDir) -> Program {
+        let mut child = command
             .stderr(Stdio::piped())
             .spawn()
             .expect("stdio_bus starts");
@@ -460,6 +485,11 @@ impl Program {
 
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Closes its stdin, where that is a pipe.
+    pub fn close_stdin(&mut self) {
+        self.child.stdin = None;
     }
 
     /// A path in the folder that `{dir}` stands for.

@@ -1,17 +1,21 @@
-//! Lines on stderr: `[YYYY-MM-DDTHH:MM:SS] [LEVEL] message`, in UTC.
+//! Lines on stderr: `[YYYY-MM-DDTHH:MM:SS] [LEVEL] message`, in UTC, the level in
+//! colour on a terminal; or objects with the same three.
 //!
 //! A thread of its own writes them, so that a stderr that nobody reads stops
 //! neither the bus nor a signal; lines beyond the queue are counted instead.
 
 use std::fmt;
-use std::io::Write;
-use std::sync::Arc;
+use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use serde_json::Value;
 use stdiobus::LogLevel;
+
+use crate::args::LogFormat;
 
 /// Lines that may wait for a slow stderr.
 const QUEUE: usize = 1024;
@@ -23,8 +27,11 @@ const FLUSH: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone)]
 pub(crate) struct Log {
     pub(crate) level: LogLevel,
+    style: Style,
     lines: SyncSender<Item>,
     dropped: Arc<AtomicU64>,
+    /// The last error, see [`Log::failure`].
+    error: Arc<Mutex<String>>,
 }
 
 enum Item {
@@ -34,7 +41,8 @@ enum Item {
 }
 
 impl Log {
-    pub(crate) fn new(level: LogLevel) -> Self {
+    pub(crate) fn new(level: LogLevel, format: LogFormat) -> Self {
+        let style = Style::new(format);
         let (lines, queue) = sync_channel(QUEUE);
         let dropped = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&dropped);
@@ -42,11 +50,13 @@ impl Log {
         // dropped: no reason not to run.
         let _ = thread::Builder::new()
             .name("log".into())
-            .spawn(move || write_lines(&queue, &counter));
+            .spawn(move || write_lines(style, &queue, &counter));
         Self {
             level,
+            style,
             lines,
             dropped,
+            error: Arc::default(),
         }
     }
 
@@ -62,11 +72,26 @@ impl Log {
         self.line(LogLevel::Error, message);
     }
 
+    /// An error that the bus may have logged itself, word for word: once is enough.
+    pub(crate) fn failure(&self, message: &str) {
+        if *self.last_error() != *message {
+            self.error(message);
+        }
+    }
+
+    fn last_error(&self) -> MutexGuard<'_, String> {
+        self.error.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn line(&self, level: LogLevel, message: impl fmt::Display) {
         if level < self.level {
             return;
         }
-        let line = format_line(level, message);
+        let message = message.to_string();
+        let line = self.style.line(level, &message);
+        if level == LogLevel::Error {
+            *self.last_error() = message;
+        }
         if self.lines.try_send(Item::Line(line)).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
@@ -82,7 +107,7 @@ impl Log {
     }
 }
 
-fn write_lines(queue: &Receiver<Item>, dropped: &AtomicU64) {
+fn write_lines(style: Style, queue: &Receiver<Item>, dropped: &AtomicU64) {
     // With stderr gone there is nobody to tell.
     for item in queue {
         match item {
@@ -93,7 +118,7 @@ fn write_lines(queue: &Receiver<Item>, dropped: &AtomicU64) {
         }
         let lost = dropped.swap(0, Ordering::Relaxed);
         if lost > 0 {
-            let line = format_line(
+            let line = style.line(
                 LogLevel::Warn,
                 format_args!("{lost} log lines were dropped: stderr was not read"),
             );
@@ -102,14 +127,48 @@ fn write_lines(queue: &Receiver<Item>, dropped: &AtomicU64) {
     }
 }
 
-/// One line is one write, so that lines of several writers don't mix.
-fn format_line(level: LogLevel, message: impl fmt::Display) -> String {
-    let name = level.to_string().to_uppercase();
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs();
-    format!("[{}] [{name}] {message}\n", Timestamp(now))
+/// How a line looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Style {
+    Plain,
+    Colour,
+    Json,
+}
+
+impl Style {
+    fn new(format: LogFormat) -> Self {
+        let colour = || {
+            // https://no-color.org
+            let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+            std::io::stderr().is_terminal() && !unwanted
+        };
+        match format {
+            LogFormat::Json => Self::Json,
+            LogFormat::Text if colour() => Self::Colour,
+            LogFormat::Text => Self::Plain,
+        }
+    }
+
+    /// One line is one write, so that lines of several writers don't mix.
+    fn line(self, level: LogLevel, message: impl fmt::Display) -> String {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let time = Timestamp(now.unwrap_or_default().as_secs());
+        let (name, colour) = match level {
+            LogLevel::Debug => ("DEBUG", 2),
+            LogLevel::Info => ("INFO", 32),
+            LogLevel::Warn => ("WARN", 33),
+            _ => ("ERROR", 31),
+        };
+        match self {
+            Self::Plain => format!("[{time}] [{name}] {message}\n"),
+            Self::Colour => format!("[{time}] [\x1b[{colour}m{name}\x1b[0m] {message}\n"),
+            // By hand, so that the members have this order whatever serde_json's features.
+            Self::Json => {
+                let message = Value::from(message.to_string());
+                format!("{{\"time\":\"{time}Z\",\"level\":\"{name}\",\"message\":{message}}}\n")
+            }
+        }
+    }
 }
 
 /// Seconds since 1970, shown as date and time in UTC.
@@ -149,6 +208,27 @@ fn date(days: u64) -> (u64, u64, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_is_text_or_an_object() {
+        let text = Style::Plain.line(LogLevel::Warn, "a \"b\"");
+        assert!(
+            text.starts_with('[') && text.ends_with("] [WARN] a \"b\"\n"),
+            "{text}"
+        );
+        let line = Style::Json.line(LogLevel::Error, "a \"b\"\n");
+        let object: Value = serde_json::from_str(&line).expect("JSON");
+        assert_eq!(
+            (&object["level"], &object["message"]),
+            (&"ERROR".into(), &"a \"b\"\n".into())
+        );
+        assert_eq!(line.matches('\n').count(), 1);
+        assert!(
+            Style::Colour
+                .line(LogLevel::Info, "x")
+                .contains("\x1b[32mINFO\x1b[0m")
+        );
+    }
 
     #[test]
     fn times_are_shown_in_utc() {

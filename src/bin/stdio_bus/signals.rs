@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT.
+//! SIGTERM, SIGINT and SIGHUP.
 
 use std::fmt;
 use std::io;
@@ -9,14 +9,15 @@ use tokio::signal::unix::{self, SignalKind};
 /// How soon after another of its kind a signal is taken for the same one.
 const ECHO: Duration = Duration::from_millis(100);
 
-/// Both signals, as one source.
+/// All of them, as one source.
 #[derive(Debug)]
 pub(crate) struct Signals {
     terminate: unix::Signal,
     interrupt: unix::Signal,
+    hangup: unix::Signal,
 }
 
-/// One that came.
+/// One that asks the program to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Signal {
     Terminate,
@@ -28,6 +29,7 @@ impl Signals {
         Ok(Self {
             terminate: unix::signal(SignalKind::terminate())?,
             interrupt: unix::signal(SignalKind::interrupt())?,
+            hangup: unix::signal(SignalKind::hangup())?,
         })
     }
 
@@ -44,10 +46,21 @@ impl Signals {
         }
     }
 
+    /// The next one that asks the program to end. SIGHUP means nothing meanwhile.
     pub(crate) async fn next(&mut self) -> Signal {
+        loop {
+            if let Some(signal) = self.next_or_hangup().await {
+                return signal;
+            }
+        }
+    }
+
+    /// The next one; `None` is SIGHUP.
+    pub(crate) async fn next_or_hangup(&mut self) -> Option<Signal> {
         tokio::select! {
-            _ = self.terminate.recv() => Signal::Terminate,
-            _ = self.interrupt.recv() => Signal::Interrupt,
+            _ = self.terminate.recv() => Some(Signal::Terminate),
+            _ = self.interrupt.recv() => Some(Signal::Interrupt),
+            _ = self.hangup.recv() => None,
         }
     }
 }

@@ -389,6 +389,12 @@ void sb_exclusive_replace(stdio_bus_t *bus, const sb_pool *pool, sb_pool *to);
 /* A status; after anything but STDIO_BUS_OK nothing has changed. Takes over what it needs of `config`. */
 int sb_reload(stdio_bus_t *bus, sb_config *config);
 
+/* Whether the pool's workers could be started, as far as that shows beforehand; else an error for `what`. */
+int sb_check_program(stdio_bus_t *bus, const char *what, const sb_pool_config *pool);
+
+/* Tells why a pool's program can't be started: the step, as of sb_launch_check, and an errno value. */
+void sb_report_launch(stdio_bus_t *bus, const char *what, const sb_pool_config *pool, const char *step, int error);
+
 /* A pool takes nothing new; it is freed once its workers have ended. */
 void sb_pool_retire(stdio_bus_t *bus, sb_pool *pool);
 

@@ -34,6 +34,18 @@ int stdio_bus_drain(stdio_bus_t *bus, uint32_t timeout_ms, uint32_t grace_ms)
     return STDIO_BUS_OK;
 }
 
+int stdio_bus_check(stdio_bus_t *bus)
+{
+    int status = STDIO_BUS_OK;
+    if (bus == NULL) return STDIO_BUS_ERR_INVALID;
+    sb_bus_enter(bus);
+    for (size_t i = 0; status == STDIO_BUS_OK && i < bus->pool_count; i++) {
+        status = sb_check_program(bus, "check", &bus->pools[i]->config);
+    }
+    sb_bus_leave(bus);
+    return status;
+}
+
 int stdio_bus_reload(stdio_bus_t *bus, const char *config_path, const char *config_json)
 {
     sb_config config;

@@ -92,13 +92,15 @@ int sb_launch(const sb_ctx *ctx, const sb_pool_config *config, sb_child *child)
     return error;
 }
 
-int sb_launch_check(const sb_pool_config *config)
+int sb_launch_check(const sb_pool_config *config, const char **step)
 {
     int error = 0, dir = AT_FDCWD;
     char *path = find_program(config, &error);
+    *step = "execute";
     if (path == NULL) return error;
     error = 0;
     if (config->cwd != NULL) dir = sb_fd_clear(open(config->cwd, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (dir == -1) *step = "enter the directory of";
     if (dir == -1 || faccessat(dir, path, X_OK, 0) != 0) error = errno;
     if (dir >= 0) close(dir);
     sb_free(path);

@@ -143,7 +143,7 @@ static int clear_path(const struct sockaddr_un *name, char error[SB_LISTENER_ERR
     if (lstat(name->sun_path, &info) != 0) {
         return errno == ENOENT ? 0 : fail_unix(error, name->sun_path, strerror(errno));
     }
-    if (!S_ISSOCK(info.st_mode)) return fail_unix(error, name->sun_path, "the path exists and is not a socket");
+    if (!S_ISSOCK(info.st_mode)) return fail_unix(error, name->sun_path, "the path exists and is not a socket; choose another, or remove it");
     fd = open_socket(AF_UNIX);
     if (fd < 0) return fail_unix(error, name->sun_path, strerror(errno));
     failed = connect(fd, (const struct sockaddr *)name, sizeof *name) == 0 ? 0 : errno;
@@ -181,7 +181,9 @@ static int take_lock(const char *lock_path, const char *path, char error[SB_LIST
 {
     struct stat held, there;
     int fd = sb_fd_clear(open(lock_path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600));
-    if (fd < 0) return fail_unix(error, path, strerror(errno));
+    if (fd < 0) {
+        return fail_unix(error, path, errno == ENOENT ? "its folder does not exist; make that first" : strerror(errno));
+    }
     if (flock(fd, LOCK_EX | LOCK_NB) == 0 && fstat(fd, &held) == 0 && lstat(lock_path, &there) == 0 &&
         held.st_ino == there.st_ino && held.st_dev == there.st_dev) {
         return fd;

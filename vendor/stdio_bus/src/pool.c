@@ -144,19 +144,25 @@ void sb_pool_start_workers(stdio_bus_t *bus, sb_pool *pool)
     pool->started = true;
 }
 
+void sb_report_launch(stdio_bus_t *bus, const char *what, const sb_pool_config *pool, const char *step, int error)
+{
+    bool cwd = pool->cwd != NULL;
+    sb_report_error(bus, STDIO_BUS_ERR_WORKER, "%s%scannot %s %s (pool %s%s%s): %s", what, what[0] ? ": " : "", step,
+                    pool->command, pool->id, cwd ? ", cwd " : "", cwd ? pool->cwd : "", strerror(error));
+}
+
 static void report_failed_start(stdio_bus_t *bus, const sb_worker *worker, int error)
 {
-    sb_report_error(bus, STDIO_BUS_ERR_WORKER, "cannot %s %s (pool %s): %s", worker->exec_step,
-                    worker->config->command, worker->config->id, strerror(error));
+    sb_report_launch(bus, "", worker->config, worker->exec_step, error);
 }
 
 /* An exclusive pool starts its workers later, but what can't be started is told now. */
 static int check_exclusive(stdio_bus_t *bus, const sb_pool *pool)
 {
-    int error = pool->config.exclusive ? sb_launch_check(&pool->config) : 0;
+    const char *step;
+    int error = pool->config.exclusive ? sb_launch_check(&pool->config, &step) : 0;
     if (error == 0) return STDIO_BUS_OK;
-    sb_report_error(bus, STDIO_BUS_ERR_WORKER, "cannot execute %s (pool %s): %s", pool->config.command,
-                    pool->config.id, strerror(error));
+    sb_report_launch(bus, "", &pool->config, step, error);
     return STDIO_BUS_ERR_WORKER;
 }
 

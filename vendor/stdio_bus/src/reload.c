@@ -4,19 +4,23 @@
 /* How long a worker may take to end once it has nothing left to do. */
 #define RETIRE_GRACE_MS 5000u
 
+int sb_check_program(stdio_bus_t *bus, const char *what, const sb_pool_config *pool)
+{
+    const char *step;
+    int error = pool->instances > 0 ? sb_launch_check(pool, &step) : 0;
+    if (error == 0) return STDIO_BUS_OK;
+    sb_report_launch(bus, what, pool, step, error);
+    return STDIO_BUS_ERR_WORKER;
+}
+
 /* Everything the new configuration asks for must be possible before anything is changed. */
 static int check(stdio_bus_t *bus, const sb_config *config)
 {
-    for (size_t i = 0; i < config->pool_count; i++) {
-        const sb_pool_config *pool = &config->pools[i];
-        int error = pool->instances > 0 ? sb_launch_check(pool) : 0;
-        if (error != 0) {
-            sb_report_error(bus, STDIO_BUS_ERR_WORKER, "reload: cannot execute %s (pool %s): %s", pool->command,
-                            pool->id, strerror(error));
-            return STDIO_BUS_ERR_WORKER;
-        }
+    int status = STDIO_BUS_OK;
+    for (size_t i = 0; status == STDIO_BUS_OK && i < config->pool_count; i++) {
+        status = sb_check_program(bus, "reload", &config->pools[i]);
     }
-    return STDIO_BUS_OK;
+    return status;
 }
 
 /* The running pool that this configuration leaves as it is, or NULL. */

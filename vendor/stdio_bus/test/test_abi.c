@@ -237,7 +237,7 @@ static void a_listener_that_cannot_be_bound_fails_the_start_before_any_worker(vo
     options.listener.unix_path = "/no/such/folder/socket";
     bus = stdio_bus_create_ext(&options, &ext);
     CHECK(bus != NULL && stdio_bus_start(bus) == STDIO_BUS_EINVAL);
-    CHECK(strstr(seen.error, "/no/such/folder/socket: No such file or directory") != NULL);
+    CHECK(strstr(seen.error, "/no/such/folder/socket: its folder does not exist") != NULL);
     CHECK(stdio_bus_get_state(bus) == STDIO_BUS_STATE_STOPPED && seen.workers[0] == '\0');
     stdio_bus_destroy(bus);
 }

@@ -395,6 +395,23 @@ static void a_client_that_leaves_with_questions_open_has_them_declined(void)
 
 /* ---- start --------------------------------------------------------------------------------- */
 
+static void programs_can_be_looked_for_without_being_started(void)
+{
+    stdio_bus_t *bus = create(POOLS("{\"id\":\"p\",\"command\":\"sh\"},{\"id\":\"q\",\"command\":\"x\",\"instances\":0}"), 0);
+    CHECK(bus != NULL && stdio_bus_check(bus) == STDIO_BUS_OK && stdio_bus_worker_count(bus) == 0);
+    CHECK(stdio_bus_start(bus) == STDIO_BUS_OK && stdio_bus_check(bus) == STDIO_BUS_OK);
+    finish(bus);
+    bus = create(POOLS("{\"id\":\"p\",\"command\":\"sh\"},{\"id\":\"q\",\"command\":\"no-such-program\"}"), 0);
+    CHECK(bus != NULL && stdio_bus_check(bus) == STDIO_BUS_ERR_WORKER);
+    CHECK_STR(seen.error, "check: cannot execute no-such-program (pool q): No such file or directory");
+    stdio_bus_destroy(bus);
+    bus = create(POOLS("{\"id\":\"p\",\"command\":\"sh\",\"cwd\":\"/no/such/folder\"}"), 0);
+    CHECK(bus != NULL && stdio_bus_check(bus) == STDIO_BUS_ERR_WORKER);
+    CHECK_STR(seen.error, "check: cannot enter the directory of sh (pool p, cwd /no/such/folder): No such file or directory");
+    stdio_bus_destroy(bus);
+    CHECK(stdio_bus_check(NULL) == STDIO_BUS_ERR_INVALID);
+}
+
 static void a_missing_program_is_named_with_the_reason(void)
 {
     stdio_bus_t *bus = create("{\"pools\":[{\"id\":\"p\",\"command\":\"no-such-program\"}]}", 0);
@@ -408,7 +425,7 @@ static void a_missing_program_is_named_with_the_reason(void)
     stdio_bus_destroy(bus);
     bus = create("{\"pools\":[{\"id\":\"p\",\"command\":\"cat\",\"cwd\":\"/no/such/place\"}]}", 0);
     CHECK(bus != NULL && stdio_bus_start(bus) == STDIO_BUS_ERR_WORKER);
-    CHECK_STR(seen.error, "cannot enter the directory of cat (pool p): No such file or directory");
+    CHECK_STR(seen.error, "cannot enter the directory of cat (pool p, cwd /no/such/place): No such file or directory");
     stdio_bus_destroy(bus);
 }
 
@@ -487,6 +504,7 @@ static const sb_test tests[] = {
     TEST(a_client_gives_up_a_request_by_telling_the_bus),
     TEST(a_client_that_closed_its_sending_side_still_gets_its_answers),
     TEST(a_client_that_leaves_with_questions_open_has_them_declined),
+    TEST(programs_can_be_looked_for_without_being_started),
     TEST(a_missing_program_is_named_with_the_reason),
     TEST(create_says_what_is_wrong),
     TEST(a_pool_of_65536_workers_is_made),
