@@ -29,8 +29,8 @@ const KEPT: usize = 1 << 20;
 const CHUNK: usize = 64 << 10;
 const CHUNKS_PER_TURN: usize = 16;
 
-type Reader = Box<dyn AsyncRead + Unpin + Send>;
-type Writer = Box<dyn AsyncWrite + Unpin + Send>;
+pub(crate) type Reader = Box<dyn AsyncRead + Unpin + Send>;
+pub(crate) type Writer = Box<dyn AsyncWrite + Unpin + Send>;
 
 pub(super) struct Wire {
     reader: Reader,

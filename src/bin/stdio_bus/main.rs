@@ -39,7 +39,7 @@ fn main() -> ExitCode {
     match cli.command {
         None => serve::run(&cli.serve),
         Some(Command::Check(args)) => check::run(&args),
-        Some(Command::Call(args)) => call::run(args),
+        Some(Command::Call(args)) => call::run(&args),
         #[cfg(feature = "top")]
         Some(Command::Top(args)) => top::run(&args),
         Some(Command::Completions { shell }) => {

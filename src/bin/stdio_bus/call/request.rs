@@ -1,0 +1,132 @@
+//! One request, or one notification, with the library's client.
+
+use std::time::Duration;
+
+use serde_json::json;
+use serde_json::value::RawValue;
+use stdiobus::{
+    BackendMode, BusState, Error, NotificationOptions, Request, RequestOptions, StdioBus,
+};
+use tokio::pin;
+
+use super::failed::{Failed, REJECTED};
+use super::output::Output;
+use super::target::Target;
+use super::{CallArgs, interrupted};
+use crate::signals::Signals;
+
+/// How long the bus may take to hear that a request is given up.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Notifications that may wait to be handed to stdout.
+const MAX_WAITING: usize = 1 << 16;
+
+pub(super) async fn run(
+    args: &CallArgs,
+    method: &str,
+    params: Option<&RawValue>,
+    target: &Target,
+    signals: &mut Signals,
+) -> Result<(), Failed> {
+    let bus = StdioBus::builder()
+        .backend(BackendMode::Remote(target.options.clone()))
+        .build()
+        .map_err(|e| target.failed(&e))?;
+    let call = async {
+        bus.start().await.map_err(|e| target.failed(&e))?;
+        if args.notify {
+            let sent = notify(&bus, args, method, params).await;
+            return sent.map_err(|e| target.failed(&e));
+        }
+        let request = stdiobus::program::request_raw(&bus, method, params, &options(args));
+        let mut output = Output::open()?;
+        let result = match args.stream {
+            true => stream(&bus, request, &mut output).await?,
+            false => request.await,
+        };
+        let printed = match result {
+            Ok(result) => {
+                output
+                    .line(String::from(Box::<str>::from(result)).into())
+                    .await
+            }
+            Err(error) => Err(target.failed(&error)),
+        };
+        // What came before an error is printed, too.
+        let finished = output.finish().await;
+        printed.and(finished)
+    };
+    let outcome = tokio::select! {
+        outcome = call => outcome,
+        failed = interrupted(signals) => Err(failed),
+    };
+    // While it is being reached there is nothing to give up.
+    if bus.state() == BusState::Running {
+        let _ = bus.stop_with_timeout(LAST_WORDS).await;
+    }
+    outcome
+}
+
+fn options(args: &CallArgs) -> RequestOptions {
+    let options = route(args);
+    match args.timeout {
+        Some(limit) => options.timeout(limit.0),
+        None => options,
+    }
+}
+
+fn route(args: &CallArgs) -> RequestOptions {
+    let mut options = RequestOptions::new();
+    options = match &args.session {
+        Some(session) => options.session_id(session),
+        None => options.unpinned(),
+    };
+    match &args.pool {
+        Some(pool) => options.pool(pool),
+        None => options,
+    }
+}
+
+/// Sends it, and something that the bus itself answers: so the bus has read it,
+/// and let us in.
+async fn notify(
+    bus: &StdioBus,
+    args: &CallArgs,
+    method: &str,
+    params: Option<&RawValue>,
+) -> Result<(), Error> {
+    bus.notify_with(method, params, route(args)).await?;
+    let of_no_request = json!({"requestId": "none"});
+    bus.request_with("stdio_bus/cancel", of_no_request, options(args))
+        .await?;
+    Ok(())
+}
+
+/// Prints what comes before the result: on this connection, all of it is about
+/// the one request.
+async fn stream(
+    bus: &StdioBus,
+    request: Request<Box<RawValue>>,
+    output: &mut Output,
+) -> Result<Result<Box<RawValue>, Error>, Failed> {
+    let options = NotificationOptions::new().max_queue(MAX_WAITING);
+    let mut updates = bus.subscribe_notifications_with(options);
+    pin!(request);
+    let result = loop {
+        tokio::select! {
+            biased;
+            Some(update) = updates.next() => output.line(update.raw().to_vec()).await?,
+            result = &mut request => break result,
+        }
+    };
+    while let Some(update) = updates.try_next() {
+        output.line(update.raw().to_vec()).await?;
+    }
+    match updates.lagged() {
+        0 => Ok(result),
+        lost => Err(Failed::new(
+            REJECTED,
+            format!("{lost} notifications were lost: read stdout faster"),
+        )),
+    }
+}
