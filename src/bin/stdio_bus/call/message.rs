@@ -31,7 +31,8 @@ pub(super) struct Outgoing {
 impl Outgoing {
     /// `line` has no blanks around it. The error says what it is instead.
     pub(super) fn read(line: &[u8], defaults: &Defaults) -> Result<Self, String> {
-        let members: Members<'_> = serde_json::from_slice(line).map_err(|e| e.to_string())?;
+        let members: Members<'_> = serde_json::from_slice(line)
+            .map_err(|e| e.to_string().replace(" at line 1 column ", " at column "))?;
         let mut frame = Vec::with_capacity(line.len() + 64);
         frame.push(b'{');
         // An answer finds its way by its id alone.

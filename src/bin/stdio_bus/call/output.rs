@@ -24,7 +24,8 @@ const CHUNK: usize = 64 << 10;
 pub(super) struct Output {
     lines: mpsc::UnboundedSender<Line>,
     room: Arc<Semaphore>,
-    written: oneshot::Receiver<io::Result<()>>,
+    /// `None` once the end has been told.
+    written: Option<oneshot::Receiver<io::Result<()>>>,
 }
 
 #[derive(Debug)]
@@ -50,7 +51,7 @@ impl Output {
         Ok(Self {
             lines,
             room: Arc::new(Semaphore::new(ROOM as usize)),
-            written,
+            written: Some(written),
         })
     }
 
@@ -65,7 +66,7 @@ impl Output {
         }
     }
 
-    /// Waits until all has been written.
+    /// Waits until all has been written. A failure is told once, here or before.
     pub(super) async fn finish(mut self) -> Result<(), Failed> {
         let (none, _) = mpsc::unbounded_channel();
         self.lines = none;
@@ -74,7 +75,10 @@ impl Output {
 
     async fn end(&mut self) -> Result<(), Failed> {
         let panicked = || Err(io::Error::other("it is gone"));
-        let result = (&mut self.written).await.unwrap_or_else(|_| panicked());
+        let Some(written) = self.written.take() else {
+            return Ok(());
+        };
+        let result = written.await.unwrap_or_else(|_| panicked());
         result.map_err(|e| Failed::stdout(&e))
     }
 }

@@ -40,18 +40,7 @@ pub(super) async fn run(
         }
         let request = stdiobus::program::request_raw(&bus, method, params, &options(args));
         let mut output = Output::open()?;
-        let result = match args.stream {
-            true => stream(&bus, request, &mut output).await?,
-            false => request.await,
-        };
-        let printed = match result {
-            Ok(result) => {
-                output
-                    .line(String::from(Box::<str>::from(result)).into())
-                    .await
-            }
-            Err(error) => Err(target.failed(&error)),
-        };
+        let printed = print(&bus, args.stream, request, target, &mut output).await;
         // What came before an error is printed, too.
         let finished = output.finish().await;
         printed.and(finished)
@@ -65,6 +54,23 @@ pub(super) async fn run(
         let _ = bus.stop_with_timeout(LAST_WORDS).await;
     }
     outcome
+}
+
+async fn print(
+    bus: &StdioBus,
+    stream: bool,
+    request: Request<Box<RawValue>>,
+    target: &Target,
+    output: &mut Output,
+) -> Result<(), Failed> {
+    let result = match stream {
+        true => print_updates(bus, request, output).await?,
+        false => request.await,
+    };
+    let result = result.map_err(|e| target.failed(&e))?;
+    output
+        .line(String::from(Box::<str>::from(result)).into())
+        .await
 }
 
 fn options(args: &CallArgs) -> RequestOptions {
@@ -104,7 +110,7 @@ async fn notify(
 
 /// Prints what comes before the result: on this connection, all of it is about
 /// the one request.
-async fn stream(
+async fn print_updates(
     bus: &StdioBus,
     request: Request<Box<RawValue>>,
     output: &mut Output,
