@@ -93,18 +93,22 @@ fn route(args: &CallArgs) -> RequestOptions {
     }
 }
 
-/// Sends it, and something that the bus itself answers: so the bus has read it,
-/// and let us in.
+/// Sends it between two requests that the bus itself answers: one tells whether
+/// it lets us in, since it has no answer to a notification; the other that it has
+/// read it.
 async fn notify(
     bus: &StdioBus,
     args: &CallArgs,
     method: &str,
     params: Option<&RawValue>,
 ) -> Result<(), Error> {
+    let answered = || {
+        let of_no_request = json!({"requestId": "none"});
+        bus.request_with("stdio_bus/cancel", of_no_request, options(args))
+    };
+    answered().await?;
     bus.notify_with(method, params, route(args)).await?;
-    let of_no_request = json!({"requestId": "none"});
-    bus.request_with("stdio_bus/cancel", of_no_request, options(args))
-        .await?;
+    answered().await?;
     Ok(())
 }
 
