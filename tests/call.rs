@@ -577,17 +577,17 @@ fn ten_thousand_lines_are_all_answered_in_the_order_of_their_sessions() {
 #[test]
 fn large_lines_pass_although_nothing_is_read_before_all_is_written() {
     alone(|| {
-        // More than may be unanswered at a time, and than all buffers of the system hold.
-        let bus = Bus::zoo(1);
+        // More than the bus takes for a worker that is slow, and than all buffers hold.
+        let bus = Bus::start(&zoo_config(1, &["slow", "200"]), &[]);
         let params = format!("\"{}\"", "x".repeat(3 << 20));
         let mut lines = Running::start(bus.command(&["--session", "s"]));
-        for id in 0..8 {
+        for id in 0..11 {
             lines.write(&format!(
                 r#"{{"id":{id},"method":"echo","params":{params}}}"#
             ));
         }
         lines.stdin = None;
-        for id in 0..8 {
+        for id in 0..11 {
             let answer = lines.read();
             assert_eq!(answer["id"], id);
             assert!(
