@@ -759,12 +759,16 @@ fn an_agent_still_answers_after_the_end_of_stdin() {
 #[test]
 fn a_stdout_that_is_closed_ends_the_call_quietly() {
     alone(|| {
-        let bus = Bus::zoo(1);
+        let admin = &["--admin", "{dir}/admin.sock"];
+        let bus = Bus::start(&zoo_config(1, &["echo"]), admin);
+        let admin = bus.program.path("admin.sock");
         let mut one = Running::start(bus.command(&["--stream", "notify", r#"{"n":20000}"#]));
         one.read();
         let mut lines = Running::start(bus.command(&[]));
         lines.write(r#"{"id":1,"method":"notify","params":{"n":20000}}"#);
         lines.read();
+        // All has come, and more of it waits for stdout than a pipe holds.
+        wait_for_pending(admin.to_str().expect("text"), 0);
         for running in [one, lines] {
             let Running {
                 mut child,

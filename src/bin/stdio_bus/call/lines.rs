@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until};
 use super::failed::{ERROR, Failed, LATE, REJECTED, say};
 use super::ledger::Ledger;
 use super::message::{Answer, Defaults, Outgoing};
-use super::output::Output;
+use super::output::{self, Output};
 use super::target::Target;
 use super::{CallArgs, interrupted};
 use crate::signals::Signals;
@@ -45,17 +45,17 @@ pub(super) async fn run(
         if io::stdin().is_terminal() {
             say("stdio_bus: type messages, one JSON object a line; Ctrl-D ends");
         }
-        let mut output = Output::open()?;
         let traffic = Arc::new(watch::Sender::new(Traffic::new()));
         let sender = tokio::spawn(send(writer, defaults, Arc::clone(&traffic)));
-        let received = tokio::select! {
-            received = receive(reader, target, &traffic, &mut output) => received,
-            failed = silence(&traffic, limit) => failed,
+        let print = async |output: &Output| {
+            tokio::select! {
+                received = receive(reader, target, &traffic, output) => received,
+                failed = silence(&traffic, limit) => failed,
+            }
         };
+        let printed = output::print(print).await;
         sender.abort();
-        // What has come is printed in any case.
-        let finished = output.finish().await;
-        received.and(finished).and(traffic.borrow().verdict(target))
+        printed.and(traffic.borrow().verdict(target))
     };
     tokio::select! {
         outcome = exchange => outcome,
@@ -210,7 +210,7 @@ async fn receive(
     reader: impl AsyncRead + Unpin,
     target: &Target,
     traffic: &watch::Sender<Traffic>,
-    output: &mut Output,
+    output: &Output,
 ) -> Result<(), Failed> {
     let mut reader = BufReader::with_capacity(CHUNK, reader);
     let reason = loop {
@@ -221,14 +221,13 @@ async fn receive(
         };
         let answer = Answer::read(&line);
         traffic.send_modify(Traffic::hold);
-        let printed = output.line(line).await;
+        output.line(line).await;
         traffic.send_modify(|traffic| {
             traffic.release();
             if let Some(answer) = &answer {
                 traffic.take(answer);
             }
         });
-        printed?;
     };
     let traffic = traffic.borrow();
     match (traffic.ledger.unanswered(), traffic.sent) {

@@ -5,8 +5,10 @@
 //! taken as they come and wait here, up to a bound.
 
 use std::fs::File;
+use std::future::pending;
 use std::io::{self, BufWriter, Write};
 use std::os::fd::AsFd;
+use std::pin::pin;
 use std::sync::Arc;
 use std::thread;
 
@@ -24,8 +26,6 @@ const CHUNK: usize = 64 << 10;
 pub(super) struct Output {
     lines: mpsc::UnboundedSender<Line>,
     room: Arc<Semaphore>,
-    /// `None` once the end has been told.
-    written: Option<oneshot::Receiver<io::Result<()>>>,
 }
 
 #[derive(Debug)]
@@ -34,53 +34,58 @@ struct Line {
     _room: OwnedSemaphorePermit,
 }
 
-impl Output {
-    pub(super) fn open() -> Result<Self, Failed> {
-        let stdout = io::stdout().as_fd().try_clone_to_owned();
-        let stdout = stdout.map_err(|e| Failed::stdout(&e))?;
-        let (lines, queue) = mpsc::unbounded_channel();
-        let (done, written) = oneshot::channel();
-        thread::Builder::new()
-            .name("stdout".into())
-            .spawn(move || {
-                let result = write(BufWriter::with_capacity(CHUNK, stdout.into()), queue);
-                // Nobody waits where the program ends by a signal.
-                let _ = done.send(result);
-            })
-            .map_err(|e| Failed::new(REJECTED, format!("no thread for stdout: {e}")))?;
-        Ok(Self {
-            lines,
-            room: Arc::new(Semaphore::new(ROOM as usize)),
-            written: Some(written),
-        })
-    }
+/// Does what prints, until stdout fails, and waits until all of it is written.
+pub(super) async fn print(
+    work: impl AsyncFnOnce(&Output) -> Result<(), Failed>,
+) -> Result<(), Failed> {
+    let (lines, queue) = mpsc::unbounded_channel();
+    let room = Arc::new(Semaphore::new(ROOM as usize));
+    let output = Output { lines, room };
+    let mut written = pin!(write_on_thread(queue)?);
+    let result = tokio::select! {
+        result = work(&output) => result,
+        // While there is more to come it ends by a failure only.
+        failed = &mut written => return failed,
+    };
+    drop(output);
+    // What came before a failure is printed, too.
+    let written = written.await;
+    result.and(written)
+}
 
-    /// Adds a line, given without its end. Waits for room.
-    pub(super) async fn line(&mut self, text: Vec<u8>) -> Result<(), Failed> {
+impl Output {
+    /// Adds a line, given without its end. Waits for room, for ever where stdout
+    /// has failed: that ends the work.
+    pub(super) async fn line(&self, text: Vec<u8>) {
         let bytes = u32::try_from(text.len()).unwrap_or(ROOM).clamp(1, ROOM);
         let room = Arc::clone(&self.room).acquire_many_owned(bytes).await;
-        let line = room.map(|room| Line { text, _room: room });
-        match line.ok().map(|line| self.lines.send(line)) {
-            Some(Ok(())) => Ok(()),
-            _ => self.end().await,
+        let line = room.ok().map(|room| Line { text, _room: room });
+        if line.is_none_or(|line| self.lines.send(line).is_err()) {
+            pending().await
         }
     }
+}
 
-    /// Waits until all has been written. A failure is told once, here or before.
-    pub(super) async fn finish(mut self) -> Result<(), Failed> {
-        let (none, _) = mpsc::unbounded_channel();
-        self.lines = none;
-        self.end().await
-    }
-
-    async fn end(&mut self) -> Result<(), Failed> {
-        let panicked = || Err(io::Error::other("it is gone"));
-        let Some(written) = self.written.take() else {
-            return Ok(());
-        };
-        let result = written.await.unwrap_or_else(|_| panicked());
+/// Starts the thread. The future is its end.
+fn write_on_thread(
+    queue: mpsc::UnboundedReceiver<Line>,
+) -> Result<impl Future<Output = Result<(), Failed>>, Failed> {
+    let stdout = io::stdout().as_fd().try_clone_to_owned();
+    let stdout = stdout.map_err(|e| Failed::stdout(&e))?;
+    let (done, written) = oneshot::channel();
+    thread::Builder::new()
+        .name("stdout".into())
+        .spawn(move || {
+            let result = write(BufWriter::with_capacity(CHUNK, stdout.into()), queue);
+            // Nobody waits where the program ends by a signal.
+            let _ = done.send(result);
+        })
+        .map_err(|e| Failed::new(REJECTED, format!("no thread for stdout: {e}")))?;
+    Ok(async {
+        let gone = |_| Err(io::Error::other("the thread is gone"));
+        let result = written.await.unwrap_or_else(gone);
         result.map_err(|e| Failed::stdout(&e))
-    }
+    })
 }
 
 /// Writes to the end of the queue, and keeps nothing back while nothing waits.

@@ -10,7 +10,7 @@ use stdiobus::{
 use tokio::pin;
 
 use super::failed::{Failed, REJECTED};
-use super::output::Output;
+use super::output::{self, Output};
 use super::target::Target;
 use super::{CallArgs, interrupted};
 use crate::signals::Signals;
@@ -39,11 +39,11 @@ pub(super) async fn run(
             return sent.map_err(|e| target.failed(&e));
         }
         let request = stdiobus::program::request_raw(&bus, method, params, &options(args));
-        let mut output = Output::open()?;
-        let printed = print(&bus, args.stream, request, target, &mut output).await;
-        // What came before an error is printed, too.
-        let finished = output.finish().await;
-        printed.and(finished)
+        let print = async |output: &Output| match args.stream {
+            true => print_all(&bus, request, target, output).await,
+            false => print_result(request.await, target, output).await,
+        };
+        output::print(print).await
     };
     let outcome = tokio::select! {
         outcome = call => outcome,
@@ -56,21 +56,15 @@ pub(super) async fn run(
     outcome
 }
 
-async fn print(
-    bus: &StdioBus,
-    stream: bool,
-    request: Request<Box<RawValue>>,
+async fn print_result(
+    result: Result<Box<RawValue>, Error>,
     target: &Target,
-    output: &mut Output,
+    output: &Output,
 ) -> Result<(), Failed> {
-    let result = match stream {
-        true => print_updates(bus, request, output).await?,
-        false => request.await,
-    };
     let result = result.map_err(|e| target.failed(&e))?;
-    output
-        .line(String::from(Box::<str>::from(result)).into())
-        .await
+    let text = Box::<str>::from(result);
+    output.line(text.into_string().into_bytes()).await;
+    Ok(())
 }
 
 fn options(args: &CallArgs) -> RequestOptions {
@@ -112,31 +106,33 @@ async fn notify(
     Ok(())
 }
 
-/// Prints what comes before the result: on this connection, all of it is about
-/// the one request.
-async fn print_updates(
+/// Prints what comes before the result, too: on this connection, all of it is
+/// about the one request.
+async fn print_all(
     bus: &StdioBus,
     request: Request<Box<RawValue>>,
-    output: &mut Output,
-) -> Result<Result<Box<RawValue>, Error>, Failed> {
+    target: &Target,
+    output: &Output,
+) -> Result<(), Failed> {
     let options = NotificationOptions::new().max_queue(MAX_WAITING);
     let mut updates = bus.subscribe_notifications_with(options);
     pin!(request);
     let result = loop {
         tokio::select! {
             biased;
-            Some(update) = updates.next() => output.line(update.raw().to_vec()).await?,
+            Some(update) = updates.next() => output.line(update.raw().to_vec()).await,
             result = &mut request => break result,
         }
     };
     while let Some(update) = updates.try_next() {
-        output.line(update.raw().to_vec()).await?;
+        output.line(update.raw().to_vec()).await;
     }
-    match updates.lagged() {
-        0 => Ok(result),
-        lost => Err(Failed::new(
-            REJECTED,
-            format!("{lost} notifications were lost: read stdout faster"),
-        )),
+    if updates.lagged() > 0 {
+        let text = format!(
+            "{} notifications were lost: read stdout faster",
+            updates.lagged()
+        );
+        return Err(Failed::new(REJECTED, text));
     }
+    print_result(result, target, output).await
 }
