@@ -200,7 +200,7 @@ enum Level {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LogFormat {
-    /// [time] [LEVEL] message
+    /// The time, the level and the message, the first two in brackets
     Text,
     /// One object a line, with time, level and message
     Json,
