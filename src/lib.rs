@@ -144,6 +144,10 @@ pub fn version() -> &'static str {
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod program {
+    use serde_json::value::RawValue;
+
+    use crate::backend::{Reader, Writer};
+
     /// A bus that only serves others, with workers on this process's stderr.
     pub fn daemon(builder: crate::StdioBusBuilder) -> crate::StdioBusBuilder {
         builder.daemon()
@@ -153,6 +157,23 @@ pub mod program {
     /// shows beforehand. Returns warnings.
     pub fn check(builder: crate::StdioBusBuilder) -> crate::Result<Vec<String>> {
         builder.check()
+    }
+
+    /// A request whose result is the text that the worker wrote, where no text
+    /// of chunks is joined into it.
+    pub fn request_raw(
+        bus: &crate::StdioBus,
+        method: &str,
+        params: Option<&RawValue>,
+        options: &crate::RequestOptions,
+    ) -> crate::Request<Box<RawValue>> {
+        bus.make_request(method, &params, options)
+    }
+
+    /// A connection to a running bus, for lines of JSON. Needs tokio.
+    pub async fn connect(options: &crate::RemoteOptions) -> crate::Result<(Reader, Writer)> {
+        options.check().map_err(crate::Error::invalid_argument)?;
+        crate::backend::dial(options).await
     }
 
     /// A descriptor that the program was given by number.

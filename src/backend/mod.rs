@@ -13,7 +13,11 @@ use std::time::Duration;
 pub(crate) use linked::{Linked, Way};
 pub use mode::{BackendMode, NativeOptions, RemoteOptions, SubprocessOptions};
 pub(crate) use native::{Native, Registered, no_worker};
+#[cfg(feature = "cli")]
+pub(crate) use remote::dial;
 pub(crate) use subprocess::Launch;
+#[cfg(feature = "cli")]
+pub(crate) use wire::{Reader, Writer};
 
 use crate::error::{Error, ErrorCode};
 use crate::native::{BusOptions, Incoming, Listen, RawBus};

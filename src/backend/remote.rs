@@ -10,7 +10,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
 use super::mode::{Address, RemoteOptions};
-use super::wire::Wire;
+use super::wire::{Reader, Wire, Writer};
 use crate::error::{Error, ErrorCode, Result, RpcError};
 
 /// After this time without a word TCP asks whether the other end is there.
@@ -20,9 +20,15 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 const MAX_ANSWER: usize = 4096;
 
 pub(super) async fn connect(options: &RemoteOptions) -> Result<Wire> {
+    let (reader, writer) = dial(options).await?;
+    Ok(Wire::new(reader, writer))
+}
+
+/// A connection on which the token has been shown.
+pub(crate) async fn dial(options: &RemoteOptions) -> Result<(Reader, Writer)> {
     let (limit, address) = (options.connect_timeout, &options.address);
     match timeout(limit, reach(options)).await {
-        Ok(Ok(wire)) => Ok(wire),
+        Ok(Ok(ends)) => Ok(ends),
         Ok(Err(Failed::Io(error))) => {
             Err(unavailable(format!("{address}: {error}")).with_source(error))
         }
@@ -52,7 +58,7 @@ impl From<io::Error> for Failed {
     }
 }
 
-async fn reach(options: &RemoteOptions) -> std::result::Result<Wire, Failed> {
+async fn reach(options: &RemoteOptions) -> std::result::Result<(Reader, Writer), Failed> {
     match &options.address {
         Address::Tcp { host, port } => {
             let stream = TcpStream::connect((host.as_str(), *port)).await?;
@@ -74,7 +80,7 @@ async fn greet(
     options: &RemoteOptions,
     mut reader: impl AsyncRead + Unpin + Send + 'static,
     mut writer: impl AsyncWrite + Unpin + Send + 'static,
-) -> std::result::Result<Wire, Failed> {
+) -> std::result::Result<(Reader, Writer), Failed> {
     if let Some(token) = &options.token {
         let token = serde_json::Value::from(token.0.as_str());
         let frame = format!(
@@ -84,7 +90,7 @@ async fn greet(
         writer.write_all(b"\n").await?;
         check_greeting(&read_line(&mut reader).await?)?;
     }
-    Ok(Wire::new(Box::new(reader), Box::new(writer)))
+    Ok((Box::new(reader), Box::new(writer)))
 }
 
 /// Byte by byte, so that nothing behind the line is taken.

@@ -29,8 +29,8 @@ const CHUNKS_PER_TURN: usize = 16;
 /// Why nothing more comes, where nothing went wrong.
 pub(super) const CLOSED: &str = "it was closed";
 
-type Reader = Box<dyn AsyncRead + Unpin + Send>;
-type Writer = Box<dyn AsyncWrite + Unpin + Send>;
+pub(crate) type Reader = Box<dyn AsyncRead + Unpin + Send>;
+pub(crate) type Writer = Box<dyn AsyncWrite + Unpin + Send>;
 
 pub(super) struct Wire {
     reader: Reader,

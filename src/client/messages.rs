@@ -118,7 +118,7 @@ impl StdioBus {
         }
     }
 
-    pub(super) fn make_request<T: DeserializeOwned>(
+    pub(crate) fn make_request<T: DeserializeOwned>(
         &self,
         method: &str,
         params: &impl Serialize,

@@ -37,7 +37,7 @@ fn main() -> ExitCode {
     match cli.command {
         None => serve::run(&cli.serve),
         Some(Command::Check(args)) => check::run(&args),
-        Some(Command::Call(args)) => call::run(args),
+        Some(Command::Call(args)) => call::run(&args),
         Some(Command::Completions { shell }) => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "stdio_bus", &mut script);
