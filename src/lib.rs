@@ -83,6 +83,7 @@
 //!
 //! # Features
 //! - `cli` (default): the program `stdio_bus` and what only it needs.
+//! - `agent` (with `cli`): the module `agent`.
 //! - `tracing`: a span for each request, events for what happens on the bus, and
 //!   log lines go to `tracing`, target `stdiobus`: see [`concepts::observability`].
 //! - `metrics`: counters, gauges and a histogram for the crate `metrics`: see there.
@@ -104,6 +105,8 @@
 #[cfg(not(unix))]
 compile_error!("stdiobus needs a Unix target: it is made of pipes, signals and process groups");
 
+#[cfg(feature = "agent")]
+pub mod agent;
 pub mod blocking;
 pub mod concepts;
 
