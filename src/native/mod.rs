@@ -20,6 +20,8 @@ pub(crate) use callbacks::{FrameKind, Incoming, RawEvent, RawFrame, own_id};
 pub(crate) use options::{
     Adopt, BusOptions, ConfigSource, Embed, Framing, Listen, ListenAt, Secret, c_string,
 };
+#[cfg(feature = "agent")]
+pub(crate) use process::{kill_group, terminate_group};
 pub(crate) use process::{terminate, tie};
 pub(crate) use status::Status;
 
