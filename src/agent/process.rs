@@ -24,6 +24,10 @@ const GRACE: Duration = Duration::from_secs(2);
 /// closed its stdout, and what its pipes still hold when it has exited.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
+/// How many milliseconds a process that was killed with SIGKILL may take to end,
+/// before it is left to others to wait for it.
+const REAP_TRIES: usize = 1000;
+
 const CHUNK: usize = 64 << 10;
 
 /// Longer lines of stderr come in pieces.
@@ -48,6 +52,7 @@ impl Pipes {
 
 /// Leaves no process and no request behind, however the task ends.
 pub(super) struct Guard {
+    child: Child,
     pid: u32,
     runs: bool,
     shared: Arc<Shared>,
@@ -55,8 +60,14 @@ pub(super) struct Guard {
 }
 
 impl Guard {
-    pub(super) fn new(pid: u32, shared: Arc<Shared>, done: watch::Sender<bool>) -> Self {
+    pub(super) fn new(
+        child: Child,
+        pid: u32,
+        shared: Arc<Shared>,
+        done: watch::Sender<bool>,
+    ) -> Self {
         Self {
+            child,
             pid,
             runs: true,
             shared,
@@ -67,12 +78,25 @@ impl Guard {
     fn kill(&self) {
         kill_group(self.pid);
     }
+
+    /// Waits for a process that was killed. This only happens where the task is
+    /// dropped with its runtime (or panics), so nobody else is left to do so but
+    /// another runtime, if there is one.
+    fn reap(&mut self) {
+        for _ in 0..REAP_TRIES {
+            if !matches!(self.child.try_wait(), Ok(None)) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
         if self.runs {
             self.kill();
+            self.reap();
         }
         self.shared.end("was ended with its runtime", None, None);
         self.done.send_replace(true);
@@ -80,10 +104,7 @@ impl Drop for Guard {
 }
 
 pub(super) struct Agent {
-    // Dropped in this order: the group is killed while its first process has not
-    // been waited for.
     pub(super) guard: Guard,
-    pub(super) child: Child,
     pub(super) pipes: Pipes,
     /// True, or without a sender, once it is to end.
     pub(super) closing: watch::Receiver<bool>,
@@ -104,8 +125,6 @@ enum Rung {
 impl Agent {
     pub(super) async fn run(self) {
         let Self {
-            mut child,
-            // After the child, so dropped before it.
             mut guard,
             pipes,
             mut closing,
@@ -133,7 +152,7 @@ impl Agent {
 
         let exit = loop {
             tokio::select! {
-                exit = child.wait() => break exit,
+                exit = guard.child.wait() => break exit,
                 result = when(&mut writing) => {
                     writing = None;
                     if let Err(error) = result {

@@ -131,8 +131,7 @@ impl StdioTransport {
         let (closing, closed) = watch::channel(false);
         let (finished, done) = watch::channel(false);
         let agent = process::Agent {
-            guard: process::Guard::new(pid, Arc::clone(&shared), finished),
-            child,
+            guard: process::Guard::new(child, pid, Arc::clone(&shared), finished),
             pipes,
             closing: closed,
             outgoing,
