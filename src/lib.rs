@@ -151,6 +151,12 @@ pub mod program {
         builder.daemon()
     }
 
+    /// An agent that gets SIGTERM when the thread ends that starts it.
+    pub fn tied(mut options: crate::agent::StdioOptions) -> crate::agent::StdioOptions {
+        options.tied = true;
+        options
+    }
+
     /// Whether a bus could be built and its programs be started, as far as that
     /// shows beforehand.
     pub fn check(builder: crate::StdioBusBuilder) -> crate::Result<()> {

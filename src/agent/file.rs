@@ -45,32 +45,39 @@ impl Locked {
         Ok(Self { path, _lock: lock })
     }
 
-    /// Puts another content in the file's place: whoever reads it sees the old
-    /// one or the new one, also if this process is killed meanwhile.
+    /// Puts another content in the file's place; see [`replace`].
     pub(super) fn write(&self, content: &[u8]) -> io::Result<()> {
-        let mode = match fs::metadata(&self.path) {
-            Ok(old) => Some(old.permissions().mode() & 0o777),
-            Err(_) => None,
-        };
-        // Only who holds the lock uses it, so what is there was left by somebody
-        // who was killed.
-        let new = beside(&self.path, ".new");
-        match fs::remove_file(&new) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(mode.unwrap_or(MODE))
-            .open(&new)?;
-        if let Some(mode) = mode {
-            file.set_permissions(fs::Permissions::from_mode(mode))?;
-        }
-        file.write_all(content)?;
-        file.sync_all()?;
-        fs::rename(&new, &self.path)
+        // Only who holds the lock uses this name, so what is there was left by
+        // somebody who was killed.
+        replace(&self.path, &beside(&self.path, ".new"), content)
     }
+}
+
+/// Puts another content in the place of a file that nobody else changes.
+pub(super) fn write(path: &Path, content: &[u8]) -> io::Result<()> {
+    let new = beside(path, &format!(".{}.new", std::process::id()));
+    replace(path, &new, content)
+}
+
+/// Writes a new file and gives it the other's name: whoever reads that one sees the
+/// old content or the new one, also if this process is killed meanwhile.
+fn replace(path: &Path, new: &Path, content: &[u8]) -> io::Result<()> {
+    let mode = fs::metadata(path).map(|old| old.permissions().mode() & 0o777);
+    match fs::remove_file(new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(*mode.as_ref().unwrap_or(&MODE))
+        .open(new)?;
+    if let Ok(mode) = mode {
+        file.set_permissions(fs::Permissions::from_mode(mode))?;
+    }
+    file.write_all(content)?;
+    file.sync_all()?;
+    fs::rename(new, path)
 }
 
 fn beside(path: &Path, ending: &str) -> PathBuf {

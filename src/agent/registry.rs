@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::card::AgentCard;
-use super::file::Locked;
+use super::file::{self, Locked};
 use super::json::{Json, Object};
 use super::options::StdioOptions;
 use crate::config::{BusConfig, PoolConfig, Protocol};
@@ -147,7 +147,7 @@ impl Registry {
     /// `Unavailable` if the file can't be written.
     pub fn export(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
-        let written = Locked::new(path).and_then(|file| file.write(self.to_json().as_bytes()));
+        let written = file::write(path, self.to_json().as_bytes());
         written.map_err(|e| unavailable(path, e))
     }
 

@@ -12,6 +12,7 @@ use clap_complete::Shell;
 use nix::unistd::{Group, User};
 use stdiobus::{Listen, LogLevel};
 
+use crate::agents::AgentCommand;
 use crate::call::CallArgs;
 use crate::check::CheckArgs;
 #[cfg(feature = "top")]
@@ -50,6 +51,8 @@ pub(crate) enum Command {
     /// Watch a running bus
     #[cfg(feature = "top")]
     Top(TopArgs),
+    #[command(flatten)]
+    Agents(AgentCommand),
     /// Print a script that completes this command line
     Completions {
         /// For this shell
