@@ -83,7 +83,7 @@
 //!
 //! # Features
 //! - `cli` (default): the program `stdio_bus` and what only it needs.
-//! - `agent` (with `cli`): the module `agent`.
+//! - `agent` (with `cli`): the module `agent`: see [`concepts::agents`].
 //! - `tracing`: a span for each request, events for what happens on the bus, and
 //!   log lines go to `tracing`, target `stdiobus`: see [`concepts::observability`].
 //! - `metrics`: counters, gauges and a histogram for the crate `metrics`: see there.
