@@ -203,7 +203,7 @@ enum Level {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LogFormat {
-    /// [time] [LEVEL] message
+    #[value(help = "[time] [LEVEL] message")]
     Text,
     /// One object a line, with time, level and message
     Json,
