@@ -14,7 +14,7 @@ use common::peer::worker_script;
 use common::{Client, TempDir, alone_async, wait_until};
 use serde_json::{Value, json};
 use stdiobus::agent::{AgentCard, Registry};
-use stdiobus::{BusConfig, Error, ErrorCode, ListenMode, StdioBus};
+use stdiobus::{BusConfig, Error, ErrorCode, ListenMode, PoolConfig, Protocol, StdioBus};
 
 /// Everything that the reference writes, and what it doesn't know.
 const FULL: &str = r#"{
@@ -384,6 +384,36 @@ fn agents_of_a_registry_become_pools() {
     );
     let none = BusConfig::from_registry::<&str>(dir.path("none"), []);
     refused(none, ErrorCode::InvalidArgument, &["at least one pool"]);
+}
+
+#[test]
+fn a_pool_has_what_the_registry_says_of_its_agent() {
+    let dir = TempDir::new();
+    let config =
+        json!({"command": "c", "args": ["a b"], "env": "A=1 B=2=3", "cwd": "/", "timeout_ms": "7"});
+    let transport = json!({"type": "stdio", "config": config});
+    let agents = json!({"agents": [{"name": "x", "url": "u", "transport": transport}]});
+    let path = write(&dir, &agents.to_string());
+    let config = BusConfig::from_registry(path, ["x"]).expect("valid");
+    let pool = PoolConfig::new("x", "c")
+        .arg("a b")
+        .env("A", "1")
+        .env("B", "2=3")
+        .cwd("/")
+        .protocol(Protocol::Ndjson);
+    assert_eq!(config, BusConfig::new().pool(pool));
+}
+
+#[test]
+fn the_registry_of_the_documentation_can_be_used() {
+    let chapter = include_str!("../src/concepts/agents.rs");
+    let text = chapter.split_once("```json\n").expect("an example").1;
+    let text = text.split_once("//! ```").expect("its end").0;
+    let text = text.replace("//!", "");
+    let dir = TempDir::new();
+    let registry = Registry::load(write(&dir, &text)).expect("valid");
+    registry.validate().expect("valid");
+    registry.stdio_options("echo").expect("valid");
 }
 
 #[test]

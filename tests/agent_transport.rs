@@ -163,6 +163,17 @@ fn ids_travel_byte_for_byte() {
         ] {
             assert_kind(agent.request_raw(wrong).await, ErrorCode::InvalidArgument);
         }
+        let no_text = std::collections::HashMap::from([((1, 2), 3)]);
+        assert_kind(
+            agent.request_with_id(1, "m", &no_text).await,
+            ErrorCode::InvalidArgument,
+        );
+        assert_kind(
+            agent.request_with_id(Value::Null, "m", ()).await,
+            ErrorCode::InvalidArgument,
+        );
+        let echoed = agent.request_with_id("\"\n", "echo", json!([1])).await;
+        assert_eq!(echoed.expect("answered"), json!([1]));
         agent.close().await;
     });
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
@@ -200,9 +200,14 @@ impl StdioTransport {
         method: &str,
         params: P,
     ) -> Result<Value> {
-        let frame = json!({"jsonrpc": "2.0", "id": id.into(), "method": method, "params": params});
-        let answer = self.request_raw(&frame.to_string()).await?;
-        rpc::parse_answer(answer.as_bytes(), false)
+        let id = id.into();
+        if id.is_null() {
+            return Err(Error::invalid_argument("the id of a request can't be null"));
+        }
+        let frame = rpc::request(&id, method, Route::default(), &params)?;
+        let asked = self.register(&key_of(&id.to_string()), true)?;
+        let answer = self.exchange(asked, frame).await?;
+        rpc::parse_answer(&answer, false)
     }
 
     /// Sends a request as it stands, and returns the answer as the agent wrote it,
