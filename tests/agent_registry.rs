@@ -329,11 +329,7 @@ fn a_write_that_is_killed_leaves_a_whole_file() {
         thread::sleep(Duration::from_micros(round * 137 % 4000));
         writer.kill().and_then(|()| writer.wait()).expect("killed");
         let text = fs::read_to_string(&path).expect("there");
-        assert!(
-            text.ends_with("]\n}\n"),
-            "it ends with {:?}",
-            &text[text.len() - 20..]
-        );
+        assert!(text.ends_with("]\n}\n"), "{} bytes", text.len());
         agents = Registry::load(&path).expect("whole").agents().len();
     }
     // What they left is in nobody's way.
