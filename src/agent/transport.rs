@@ -37,7 +37,8 @@ const LAST_WORDS: usize = 3;
 /// use stdiobus::agent::{StdioOptions, StdioTransport, TaskRequest};
 ///
 /// # async fn example() -> stdiobus::Result<()> {
-/// let options = StdioOptions::new("python3").args(["examples/agents/echo.py"]);
+/// let args = ["run", "--config", "examples/agents/echo.yaml", "--stdio"];
+/// let options = StdioOptions::new("stdio_bus").args(args);
 /// let agent = StdioTransport::open(options).await?;
 /// let task = agent.send(&TaskRequest::text("thread-1", "hello")).await?;
 /// println!("{:?}: {:?}", task.status.state, task.texts().collect::<Vec<_>>());
