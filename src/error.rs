@@ -115,6 +115,11 @@ impl Error {
         })
     }
 
+    #[cfg(feature = "agent")]
+    pub(crate) fn with_exit(self, exit: WorkerExit) -> Self {
+        self.map_details(|details| details.exit = Some(exit))
+    }
+
     fn map_details(mut self, change: impl FnOnce(&mut Details)) -> Self {
         if let Error::Bus(error) = &mut self {
             change(&mut error.details);

@@ -83,6 +83,7 @@
 //!
 //! # Features
 //! - `cli` (default): the program `stdio_bus` and what only it needs.
+//! - `agent` (with `cli`): the module `agent`: see [`concepts::agents`].
 //! - `tracing`: a span for each request, events for what happens on the bus, and
 //!   log lines go to `tracing`, target `stdiobus`: see [`concepts::observability`].
 //! - `metrics`: counters, gauges and a histogram for the crate `metrics`: see there.
@@ -104,6 +105,8 @@
 #[cfg(not(unix))]
 compile_error!("stdiobus needs a Unix target: it is made of pipes, signals and process groups");
 
+#[cfg(feature = "agent")]
+pub mod agent;
 pub mod blocking;
 pub mod concepts;
 
@@ -151,6 +154,12 @@ pub mod program {
     /// A bus that only serves others, with workers on this process's stderr.
     pub fn daemon(builder: crate::StdioBusBuilder) -> crate::StdioBusBuilder {
         builder.daemon()
+    }
+
+    /// An agent that gets SIGTERM when the thread ends that starts it.
+    pub fn tied(mut options: crate::agent::StdioOptions) -> crate::agent::StdioOptions {
+        options.tied = true;
+        options
     }
 
     /// Whether a bus could be built and its programs be started, as far as that

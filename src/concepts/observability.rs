@@ -63,6 +63,9 @@
 //! `stdiobus=info,stdiobus::log=off` leaves them out. They may quote what a worker
 //! wrote: at WARN a line on stdout that is no message, at DEBUG its stderr.
 //!
+//! What an agent that is called without a bus writes to stderr has target
+//! `stdiobus::agent`, the field `agent`, and DEBUG.
+//!
 //! # Metrics
 //! Counters and gauges are brought up to date by `StdioBus::publish_metrics`, which
 //! whoever scrapes calls before; so no message pays for them, and the bus thread

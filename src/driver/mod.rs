@@ -34,11 +34,11 @@ pub(crate) use mailbox::{Item, Mailbox, mailbox};
 pub(crate) use message::SharedMessage;
 pub(crate) use pending::{Patience, StreamKey, Wants};
 pub(crate) use shared::{Gauges, Shared};
+pub(crate) use tail::Tail;
 
 use crate::backend::{Backend, Linked, Native, Plan};
 use crate::error::{Error, ErrorCode, Result};
 use run::Driver;
-use tail::Tail;
 
 /// How many lines of stderr are kept, unless somebody says otherwise.
 pub(crate) const STDERR_LINES: usize = 200;

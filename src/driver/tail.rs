@@ -6,14 +6,14 @@ use std::collections::VecDeque;
 const MAX_BYTES: usize = 256 << 10;
 
 #[derive(Debug)]
-pub(super) struct Tail {
+pub(crate) struct Tail {
     lines: VecDeque<String>,
     bytes: usize,
     max_lines: usize,
 }
 
 impl Tail {
-    pub(super) fn new(max_lines: usize) -> Self {
+    pub(crate) fn new(max_lines: usize) -> Self {
         Self {
             lines: VecDeque::new(),
             bytes: 0,
@@ -21,7 +21,7 @@ impl Tail {
         }
     }
 
-    pub(super) fn push(&mut self, line: String) {
+    pub(crate) fn push(&mut self, line: String) {
         self.bytes += line.len();
         self.lines.push_back(line);
         while self.lines.len() > self.max_lines || (self.bytes > MAX_BYTES && self.lines.len() > 1)
@@ -32,7 +32,7 @@ impl Tail {
     }
 
     /// The last ones, the newest last.
-    pub(super) fn last(&self, lines: usize) -> Vec<String> {
+    pub(crate) fn last(&self, lines: usize) -> Vec<String> {
         let skip = self.lines.len().saturating_sub(lines);
         self.lines.iter().skip(skip).cloned().collect()
     }

@@ -23,6 +23,8 @@ pub(crate) use options::{
 #[cfg(feature = "cli")]
 pub(crate) use process::forget_variable;
 pub(crate) use process::{block_sigpipe, terminate, tie};
+#[cfg(feature = "agent")]
+pub(crate) use process::{kill_group, terminate_group};
 pub(crate) use status::Status;
 
 use crate::sys;

@@ -66,6 +66,31 @@ pub(crate) fn terminate(child: u32) {
     }
 }
 
+/// Sends SIGTERM to all processes of a child's group; see [`kill_group`].
+#[cfg(feature = "agent")]
+pub(crate) fn terminate_group(child: u32) {
+    signal_group(child, libc::SIGTERM);
+}
+
+/// Sends SIGKILL to all processes of the group that a child was started in as
+/// the first. It has not been waited for, or was so just now: a group's number
+/// isn't given to others while one of the group runs, and numbers come round late.
+#[cfg(feature = "agent")]
+pub(crate) fn kill_group(child: u32) {
+    signal_group(child, libc::SIGKILL);
+}
+
+#[cfg(feature = "agent")]
+fn signal_group(child: u32, signal: libc::c_int) {
+    // 0 and 1 would mean this process's own group, and everybody.
+    if let Ok(group) = libc::pid_t::try_from(child)
+        && group > 1
+    {
+        // SAFETY: takes numbers; a group that has ended already is no harm.
+        let _ = unsafe { libc::kill(-group, signal) };
+    }
+}
+
 fn check(result: libc::c_int) -> io::Result<()> {
     match result {
         -1 => Err(io::Error::last_os_error()),

@@ -2,6 +2,7 @@
 //! with no tree in between.
 
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::io::Write;
 
 use serde::{Deserialize, Serialize};
@@ -23,14 +24,14 @@ pub(crate) struct Route<'a> {
     pub(crate) ext: Option<&'a Map<String, Value>>,
 }
 
-/// A request frame.
+/// A request frame. The id writes itself as JSON: a number does, and a value.
 pub(crate) fn request<P: Serialize + ?Sized>(
-    id: u64,
+    id: impl Display,
     method: &str,
     route: Route<'_>,
     params: &P,
 ) -> Result<Vec<u8>> {
-    frame(Some(id), method, route, params)
+    frame(Some(&id), method, route, params)
 }
 
 /// A notification frame.
@@ -43,7 +44,7 @@ pub(crate) fn notification<P: Serialize + ?Sized>(
 }
 
 fn frame<P: Serialize + ?Sized>(
-    id: Option<u64>,
+    id: Option<&dyn Display>,
     method: &str,
     route: Route<'_>,
     params: &P,

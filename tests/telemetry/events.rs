@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
+use stdiobus::agent::{StdioOptions, StdioTransport};
 use stdiobus::{
     LimitsConfig, ListenMode, NotificationOptions, PoolConfig, RequestOptions, StdioBus,
 };
@@ -200,5 +201,21 @@ fn two_buses_are_told_apart_by_their_names() {
         plain.stop().await.expect("stops");
         let nameless = pool().name("").build();
         assert!(nameless.expect_err("refused").to_string().contains("name"));
+    });
+}
+
+#[test]
+fn what_an_agent_says_on_stderr_is_told_line_by_line_for_debugging() {
+    alone_async(|| async {
+        let collector = Collector::install(Level::DEBUG);
+        let script = "echo one >&2; echo two >&2; read line";
+        let options = StdioOptions::new("sh").name("loud").args(["-c", script]);
+        let agent = StdioTransport::open(options).await.expect("starts");
+        eventually("it is told", || collector.agents().len() == 2).await;
+        for (event, line) in collector.agents().iter().zip(["one", "two"]) {
+            assert!(event.is(line), "{event:?}");
+            assert_eq!((event.level, event.field("agent")), (Level::DEBUG, "loud"));
+        }
+        agent.close().await;
     });
 }

@@ -82,6 +82,13 @@ impl Collector {
         mine.collect()
     }
 
+    /// What agents have said on stderr so far.
+    pub fn agents(&self) -> Vec<Told> {
+        let events = self.kept.lock().unwrap().events.clone();
+        let mine = events.into_iter().filter(|e| e.target == "stdiobus::agent");
+        mine.collect()
+    }
+
     /// How many spans this thread is in.
     pub fn depth(&self) -> usize {
         ENTERED.with_borrow(Vec::len)

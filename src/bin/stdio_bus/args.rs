@@ -13,6 +13,7 @@ use clap_complete::Shell;
 use nix::unistd::{Group, User};
 use stdiobus::{Listen, LogLevel};
 
+use crate::agents::AgentCommand;
 use crate::call::CallArgs;
 use crate::check::CheckArgs;
 use crate::service::Inherited;
@@ -47,6 +48,8 @@ pub(crate) enum Command {
     Check(CheckArgs),
     /// Send a request to a running bus, or lines of JSON from stdin
     Call(CallArgs),
+    #[command(flatten)]
+    Agents(AgentCommand),
     /// Print a script that completes this command line
     Completions {
         /// For this shell

@@ -5,6 +5,7 @@
 //! else is the library.
 
 mod admin;
+mod agents;
 mod args;
 mod call;
 mod check;
@@ -22,7 +23,7 @@ use clap::{CommandFactory, Parser};
 use args::{Cli, Command};
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::try_parse_from(agents::registry_behind(std::env::args_os())) {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print();
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
     };
     match cli.command {
         None => serve::run(&cli.serve),
+        Some(Command::Agents(command)) => agents::run(command),
         Some(Command::Check(args)) => check::run(&args),
         Some(Command::Call(args)) => call::run(&args),
         Some(Command::Completions { shell }) => {
