@@ -14,6 +14,7 @@ use stdiobus::{Listen, LogLevel};
 
 use crate::call::CallArgs;
 use crate::check::CheckArgs;
+use crate::run::RunArgs;
 #[cfg(feature = "top")]
 use crate::top::TopArgs;
 
@@ -47,6 +48,8 @@ pub(crate) enum Command {
     Check(CheckArgs),
     /// Send a request to a running bus, or lines of JSON from stdin
     Call(CallArgs),
+    /// Serve an agent on stdin and stdout
+    Run(RunArgs),
     /// Watch a running bus
     #[cfg(feature = "top")]
     Top(TopArgs),

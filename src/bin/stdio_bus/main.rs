@@ -10,6 +10,7 @@ mod call;
 mod check;
 mod log;
 mod metrics;
+mod run;
 mod serve;
 mod service;
 mod signals;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         None => serve::run(&cli.serve),
         Some(Command::Check(args)) => check::run(&args),
         Some(Command::Call(args)) => call::run(args),
+        Some(Command::Run(args)) => run::run(&args),
         #[cfg(feature = "top")]
         Some(Command::Top(args)) => top::run(&args),
         Some(Command::Completions { shell }) => {
