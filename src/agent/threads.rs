@@ -325,19 +325,31 @@ mod tests {
         assert!(!thread.has_answer() && !thread.session().is_empty());
     }
 
+    fn open_files(name: &str) -> usize {
+        let files = fs::read_dir("/proc/self/fd")
+            .expect("descriptors")
+            .flatten();
+        let paths = files.filter_map(|file| fs::read_link(file.path()).ok());
+        paths.filter(|path| path.ends_with(name)).count()
+    }
+
     #[test]
     fn who_comes_second_waits_for_the_first() {
         let dir = tempfile::tempdir().expect("folder");
-        let mut first = Thread::open(dir.path(), "t", "a").expect("begun");
+        let mut first = Thread::open(dir.path(), "second", "a").expect("begun");
         let (came, comes) = mpsc::channel();
         let folder = dir.path().to_owned();
         let second = std::thread::spawn(move || {
-            let thread = Thread::open(&folder, "t", "a").expect("read");
+            let thread = Thread::open(&folder, "second", "a").expect("read");
             came.send(thread.memory.messages.map(|m| m.len()))
                 .expect("listened to");
         });
         first.push("user", "hi");
-        assert!(comes.try_recv().is_err());
+        // It has got as far as to the lock, and no further.
+        while open_files("second.lock") < 2 {
+            assert_eq!(comes.try_recv(), Err(mpsc::TryRecvError::Empty));
+            std::thread::yield_now();
+        }
         first.save().expect("written");
         assert_eq!(comes.recv(), Ok(Some(1)));
         second.join().expect("ended");
