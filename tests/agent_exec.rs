@@ -10,17 +10,16 @@ use common::stdio_agent::{Agent, exec, reason_of, request, sh, text_of};
 use common::{BOUND, TempDir, assert_gone, runs, signal, wait_until};
 use serde_json::{Value, json};
 
-/// Answers with its arguments, as JSON.
-const ARGUMENTS: &str = "import json, sys; print(json.dumps(sys.argv[1:]))";
-
-/// An agent whose answers are the arguments after the first two.
+/// An agent whose answers are the arguments after its script.
 fn arguments(more: Value) -> Value {
-    exec("python3", &["-c", ARGUMENTS, "first"], more)
+    let script = r#"printf '%s\0' "$@""#;
+    exec("sh", &["-c", script, "sh", "first"], more)
 }
 
 #[track_caller]
 fn arguments_of(task: &Value) -> Vec<String> {
-    serde_json::from_str(text_of(task)).expect("a list of texts")
+    let text = text_of(task).strip_suffix('\0').expect("at least one");
+    text.split('\0').map(str::to_owned).collect()
 }
 
 // ---- the command line --------------------------------------------------------------------------

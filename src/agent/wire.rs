@@ -51,7 +51,8 @@ pub(super) struct Refusal<'a> {
     pub(super) id: Option<&'a RawValue>,
     /// The thread, where it is known.
     pub(super) task: String,
-    pub(super) error: RpcError,
+    // Boxed, so that a Result is small where nothing is wrong.
+    pub(super) error: Box<RpcError>,
 }
 
 impl<'a> Refusal<'a> {
@@ -59,7 +60,7 @@ impl<'a> Refusal<'a> {
         Self {
             id,
             task: String::new(),
-            error: RpcError::new(code, message),
+            error: Box::new(RpcError::new(code, message)),
         }
     }
 }
