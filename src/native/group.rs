@@ -5,7 +5,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::process::{check, die_with};
+use super::process::die_with;
 
 /// One group, from before its leader starts until after it has ended.
 #[derive(Debug)]
@@ -98,9 +98,12 @@ fn wait_for_end(child: u32) -> io::Result<()> {
         let options = libc::WEXITED | libc::WNOWAIT;
         // SAFETY: `info` is writable and large enough, and outlives the call.
         let result = unsafe { libc::waitid(libc::P_PID, child, info.as_mut_ptr(), options) };
-        match check(result) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            result => return result,
+        if result == 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
         }
     }
 }

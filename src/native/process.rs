@@ -51,7 +51,7 @@ pub(crate) fn terminate(child: u32) {
     }
 }
 
-pub(super) fn check(result: libc::c_int) -> io::Result<()> {
+fn check(result: libc::c_int) -> io::Result<()> {
     match result {
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(()),
