@@ -24,7 +24,7 @@ const GRACE: Duration = Duration::from_millis(500);
 const LINGER: Duration = Duration::from_secs(1);
 
 /// The longest output.
-const MAX_OUTPUT: usize = 64 << 20;
+const MAX_OUTPUT: usize = 16 << 20;
 
 /// What is kept of stderr: its end.
 const MAX_ERRORS: usize = 64 << 10;
