@@ -325,6 +325,22 @@ fn a_signal_ends_the_agent_and_its_programs_with_their_children() {
 }
 
 #[test]
+fn programs_may_clean_up_when_the_agent_or_their_time_ends() {
+    let script = "trap 'touch $HOME/cleaned; exit 0' TERM; echo $$ > $HOME/pid; sleep 1000 & wait";
+    let mut agent = Agent::start(&sh(script), &[]);
+    agent.send(&request("1", "t", "x"));
+    pid_in(&agent.path("pid"));
+    signal(agent.pid(), "TERM");
+    assert_eq!(agent.wait().0.code(), Some(0));
+    assert!(agent.path("cleaned").exists());
+
+    let config = exec("sh", &["-c", script, "sh"], json!({"timeout_ms": 1000}));
+    let mut agent = Agent::start(&config, &[]);
+    assert_eq!(reason_of(&agent.ask("t", "x")), "timed out after 1s");
+    assert!(agent.path("cleaned").exists());
+}
+
+#[test]
 fn a_signal_ends_them_also_when_the_input_has_ended() {
     let [config, _] = long_running();
     let (mut agent, pids) = working(&config);
