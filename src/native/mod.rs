@@ -6,6 +6,8 @@
 #![allow(unsafe_code)]
 
 mod callbacks;
+#[cfg(feature = "agent")]
+mod group;
 mod options;
 mod process;
 mod status;
@@ -17,6 +19,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 pub(crate) use callbacks::{FrameKind, Incoming, RawEvent, RawFrame, own_id};
+#[cfg(feature = "agent")]
+pub(crate) use group::Group;
 pub(crate) use options::{
     Adopt, BusOptions, ConfigSource, Embed, Framing, Listen, ListenAt, Secret, c_string,
 };

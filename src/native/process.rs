@@ -16,7 +16,7 @@ pub(crate) fn tie(command: &mut Command, keep: Option<RawFd>) {
             // SAFETY: takes a number, and is async-signal-safe.
             check(unsafe { libc::fcntl(fd, libc::F_SETFD, 0) })?;
         }
-        die_with(parent)
+        die_with(parent, libc::SIGTERM)
     };
     // SAFETY: between fork and exec the closure makes system calls only, each
     // async-signal-safe, and neither allocates nor locks.
@@ -37,10 +37,11 @@ pub(crate) fn block_sigpipe() {
     unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, set, ptr::null_mut()) };
 }
 
+/// Gets this signal when the thread ends that the calling process was forked by.
 #[cfg(target_os = "linux")]
-fn die_with(parent: u32) -> io::Result<()> {
+pub(super) fn die_with(parent: u32, signal: libc::c_int) -> io::Result<()> {
     // SAFETY: sets an attribute of the calling process; async-signal-safe.
-    check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) })?;
+    check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, signal) })?;
     // It may have died before that.
     // SAFETY: takes nothing, can't fail, and is async-signal-safe.
     let now = unsafe { libc::getppid() };
@@ -51,7 +52,7 @@ fn die_with(parent: u32) -> io::Result<()> {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn die_with(_parent: u32) -> io::Result<()> {
+pub(super) fn die_with(_parent: u32, _signal: libc::c_int) -> io::Result<()> {
     Ok(())
 }
 

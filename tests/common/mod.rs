@@ -9,6 +9,7 @@ pub mod backends;
 pub mod cli;
 pub mod client;
 pub mod peer;
+pub mod stdio_agent;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;

@@ -16,6 +16,7 @@ use stdiobus::{Listen, LogLevel};
 use crate::agents::AgentCommand;
 use crate::call::CallArgs;
 use crate::check::CheckArgs;
+use crate::run::RunArgs;
 use crate::service::Inherited;
 
 const USAGE: &str = "stdio_bus (--config <PATH> | --config-fd <N>) [--stdio] \
@@ -48,6 +49,8 @@ pub(crate) enum Command {
     Check(CheckArgs),
     /// Send a request to a running bus, or lines of JSON from stdin
     Call(CallArgs),
+    /// Serve an agent on stdin and stdout
+    Run(RunArgs),
     #[command(flatten)]
     Agents(AgentCommand),
     /// Print a script that completes this command line

@@ -11,6 +11,7 @@ mod call;
 mod check;
 mod log;
 mod metrics;
+mod run;
 mod serve;
 mod service;
 mod signals;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         Some(Command::Agents(command)) => agents::run(command),
         Some(Command::Check(args)) => check::run(&args),
         Some(Command::Call(args)) => call::run(&args),
+        Some(Command::Run(args)) => run::run(&args),
         Some(Command::Completions { shell }) => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "stdio_bus", &mut script);
