@@ -175,6 +175,15 @@ impl StdioBus {
         wait(self.bus.reload(config))
     }
 
+    /// [`reload`](Self::reload) with a configuration that is JSON text.
+    ///
+    /// # Errors
+    /// Those of [`StdioBus::reload_json`](crate::StdioBus::reload_json); nothing has
+    /// changed then.
+    pub fn reload_json(&self, json: impl Into<String>) -> Result<()> {
+        wait(self.bus.reload_json(json))
+    }
+
     /// Forgets to which workers a session is bound. `false` if nothing was bound.
     ///
     /// # Errors
