@@ -15,8 +15,8 @@ use common::{
 };
 use serde_json::Value;
 use stdiobus::{
-    BackendMode, BusState, ErrorCode, ListenMode, LogLevel, NativeOptions, PoolConfig, StdioBus,
-    StdioBusBuilder, SubprocessOptions,
+    BackendMode, BusConfig, BusState, ErrorCode, Framing, LimitsConfig, ListenMode, LogLevel,
+    NativeOptions, PoolConfig, StdioBus, StdioBusBuilder, SubprocessOptions,
 };
 
 fn over(options: SubprocessOptions) -> StdioBusBuilder {
@@ -68,6 +68,10 @@ fn options_for_another_backend_are_refused_and_not_ignored() {
     );
     refused(over(SubprocessOptions::new()).config_json("{}"), "pools");
     refused(over(SubprocessOptions::new()), "no configuration");
+    let length = BusConfig::new()
+        .pool(zoo_pool(&["echo"]))
+        .framing(Framing::Length);
+    refused(over(SubprocessOptions::new()).config(length), "framing");
     let named = NativeOptions::new().thread_name("my bus");
     let bus = native().native(named).build();
     bus.expect("what fits is taken");
@@ -90,6 +94,24 @@ fn the_configuration_may_be_a_file_or_longer_than_a_pipe() {
         let value = bus.request("env", serde_json::json!({"name": "B"})).await;
         assert_eq!(value.expect("answered"), *long);
         bus.stop().await.expect("stops");
+    });
+}
+
+#[test]
+fn a_drain_without_a_limit_has_that_of_the_configuration() {
+    alone_async(|| async {
+        let limits = LimitsConfig::new().drain_timeout_sec(1);
+        let bus = started(with_program().limits(limits)).await;
+        let held = bus.request("hold", Value::Null);
+        let began = Instant::now();
+        let (held, drained) = tokio::join!(held, bus.drain(None));
+        assert_kind(held, ErrorCode::TransportError);
+        drained.expect("drained");
+        assert!(
+            began.elapsed() < Duration::from_secs(10),
+            "{:?}",
+            began.elapsed()
+        );
     });
 }
 

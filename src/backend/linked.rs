@@ -94,6 +94,14 @@ impl Linked {
         })
     }
 
+    /// How long a drain may take, where the configuration is known and says it.
+    fn drain_limit(&self) -> Option<Duration> {
+        match &self.way {
+            Way::Subprocess(launch) => launch.drain_limit,
+            Way::Remote(_) => None,
+        }
+    }
+
     /// When there is something to do without anybody having said anything.
     fn due(&self) -> Option<Instant> {
         match self.phase {
@@ -346,7 +354,7 @@ impl Backend for Linked {
 
     fn drain(&mut self, limit: Option<Duration>, grace: Duration) -> Result<()> {
         if let Phase::Open = self.phase {
-            let until = Instant::now() + limit.unwrap_or(DRAIN).min(AGES);
+            let until = Instant::now() + limit.or(self.drain_limit()).unwrap_or(DRAIN).min(AGES);
             self.phase = Phase::Draining { until, grace };
         }
         Ok(())

@@ -2,9 +2,11 @@
 
 use std::env;
 use std::ffi::{CString, OsStr, OsString};
+use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::task::{Context, Poll};
@@ -43,6 +45,8 @@ pub(crate) struct Launch {
     pub(crate) options: SubprocessOptions,
     pub(crate) config: ConfigSource,
     pub(crate) log_level: LogLevel,
+    /// How long a drain may take, where the configuration says.
+    pub(crate) drain_limit: Option<Duration>,
 }
 
 /// The configuration, and the pipe it goes into once the program reads it.
@@ -173,13 +177,18 @@ fn find_program(given: Option<&Path>) -> Result<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_else(|| OsString::from("/usr/bin:/bin"));
     let in_path = env::split_paths(&path).map(|folder| folder.join(PROGRAM));
     let mut places = beside.into_iter().chain(in_path);
-    places.find(|place| place.is_file()).ok_or_else(|| {
+    places.find(|place| is_program(place)).ok_or_else(|| {
         let text = format!(
             "{PROGRAM} is neither beside the current executable nor in PATH: \
              set SubprocessOptions::binary_path"
         );
         Error::new(ErrorCode::Unavailable, text)
     })
+}
+
+fn is_program(path: &Path) -> bool {
+    let executable = |meta: fs::Metadata| meta.is_file() && meta.permissions().mode() & 0o111 != 0;
+    fs::metadata(path).is_ok_and(executable)
 }
 
 impl Program {

@@ -1,10 +1,14 @@
 //! What a description of a bus comes to: the backend, with the one configuration
 //! that it is given.
 
-use std::os::unix::ffi::OsStringExt;
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::time::Duration;
 
 use super::StdioBusBuilder;
 use crate::backend::{BackendMode, Launch, Native, NativeOptions, Plan, SubprocessOptions, Way};
+use crate::config::{BusConfig, Framing};
 use crate::driver::LogLevel;
 use crate::error::{Error, Result};
 use crate::native::{BusOptions, ConfigSource, Listen, c_string};
@@ -41,10 +45,18 @@ impl StdioBusBuilder {
             return Ok((backend, Plan::Native { options, listen }));
         }
         Native::check(&options)?;
+        let config = read_again(&options.config);
+        if config.transport.framing != Framing::Ndjson {
+            return Err(not_with("transport.framing \"length\"", backend));
+        }
         let launch = Launch {
             options: subprocess.clone(),
             config: options.config,
             log_level,
+            drain_limit: config
+                .limits
+                .drain_timeout_sec
+                .map(|sec| Duration::from_secs(sec.into())),
         };
         Ok((backend, Plan::Linked(Way::Subprocess(launch))))
     }
@@ -138,6 +150,17 @@ impl StdioBusBuilder {
         .filter_map(|(name, given)| given.then_some(name))
         .collect()
     }
+}
+
+/// A configuration that the bus has taken, for what the client has to know of it.
+/// What these types don't take has the defaults.
+fn read_again(config: &ConfigSource) -> BusConfig {
+    let text = match config {
+        ConfigSource::Json(json) => Some(json.to_bytes().to_vec()),
+        ConfigSource::Path(path) => fs::read(OsStr::from_bytes(path.to_bytes())).ok(),
+    };
+    text.and_then(|text| serde_json::from_slice(&text).ok())
+        .unwrap_or_default()
 }
 
 fn not_with(what: &str, backend: BackendType) -> Error {
