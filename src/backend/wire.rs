@@ -26,6 +26,9 @@ const MAX_OUTBOX: usize = 256 << 20;
 const CHUNK: usize = 64 << 10;
 const CHUNKS_PER_TURN: usize = 16;
 
+/// How often a wire that can't be written to is still read.
+const LOOKS: u8 = 3;
+
 /// Why nothing more comes, where nothing went wrong.
 pub(super) const CLOSED: &str = "it was closed";
 
@@ -45,6 +48,8 @@ pub(super) struct Wire {
     incoming: Vec<Incoming>,
     /// Why nothing more comes.
     ended: Option<String>,
+    /// Why it can't be written to, and how often it is still read.
+    broken: Option<(String, u8)>,
     stats: Stats,
 }
 
@@ -60,6 +65,7 @@ impl Wire {
             relations: Relations::default(),
             incoming: Vec::new(),
             ended: None,
+            broken: None,
             stats: Stats::default(),
         }
     }
@@ -174,11 +180,29 @@ impl Wire {
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let wrote = self.poll_write(cx);
         let read = self.poll_read(cx);
-        if wrote || read {
+        if wrote || read || self.give_up_broken(cx) {
             Poll::Ready(())
         } else {
             Poll::Pending
         }
+    }
+
+    /// Ends a wire that can't be written to any more once there is nothing left to
+    /// read. That is only known when the runtime has had its turn.
+    fn give_up_broken(&mut self, cx: &mut Context<'_>) -> bool {
+        match &mut self.broken {
+            None => return false,
+            Some((_, looks)) if *looks > 0 => {
+                *looks -= 1;
+                cx.waker().wake_by_ref();
+                return false;
+            }
+            Some(_) => {}
+        }
+        if let Some((reason, _)) = self.broken.take() {
+            self.end(reason);
+        }
+        true
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> bool {
@@ -192,8 +216,7 @@ impl Wire {
                     self.outbox.clear();
                     let reason = result.err().unwrap_or(io::ErrorKind::WriteZero.into());
                     // What it still has to say comes first.
-                    while self.poll_read(cx) {}
-                    self.end(reason.to_string());
+                    self.broken = Some((reason.to_string(), LOOKS));
                     return true;
                 }
             }
