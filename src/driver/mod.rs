@@ -65,13 +65,20 @@ pub(crate) struct Handle(Arc<Link>);
 #[derive(Debug)]
 struct Link {
     commands: Sender<Command>,
+    /// Subscriptions have a queue of their own, which is looked at before anything
+    /// is told: whatever happens after one was made is seen by it.
+    subscriptions: Sender<Command>,
     shared: Arc<Shared>,
 }
 
 impl Handle {
     /// Queues a command and wakes the thread. `false` if the thread has ended.
     pub(crate) fn send(&self, command: Command) -> bool {
-        let sent = self.0.commands.send(command).is_ok();
+        let queue = match command {
+            Command::Subscribe { .. } | Command::Listen { .. } => &self.0.subscriptions,
+            _ => &self.0.commands,
+        };
+        let sent = queue.send(command).is_ok();
         self.0.shared.waker.wake();
         sent
     }
@@ -86,15 +93,18 @@ pub(crate) fn spawn(mut spec: Spec) -> Result<(Handle, JoinHandle<()>)> {
     let name = Arc::clone(&spec.name);
     spec.log = spec.log.or_else(|| observe::log_sink(&name));
     let (commands, queue) = unbounded();
+    let (subscriptions, subscribed) = unbounded();
     let shared = Arc::new(Shared::new(name, spec.max_in_flight_bytes));
     let handle = Handle(Arc::new(Link {
         commands,
+        subscriptions,
         shared: Arc::clone(&shared),
     }));
     let (created_tx, created) = bounded(1);
     let life = Life {
         created: created_tx,
         commands: queue,
+        subscriptions: subscribed,
         shared,
         log: spec.log,
         tail: Tail::new(spec.stderr_lines),
@@ -126,6 +136,7 @@ struct Life {
     /// Who waits for the backend to be there.
     created: Sender<Result<()>>,
     commands: Receiver<Command>,
+    subscriptions: Receiver<Command>,
     shared: Arc<Shared>,
     log: Option<LogSink>,
     tail: Tail,
@@ -136,8 +147,9 @@ impl Life {
         match backend {
             Ok(backend) => {
                 self.shared.waker.arm(backend.bell());
-                let driver = Driver::new(backend, self.commands, self.shared, self.log, self.tail);
-                if self.created.send(Ok(())).is_ok() {
+                let created = self.created.clone();
+                let driver = Driver::new(backend, self);
+                if created.send(Ok(())).is_ok() {
                     driver.run();
                 }
             }

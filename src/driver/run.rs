@@ -17,7 +17,7 @@ use super::message::{SharedMessage, WorkerMessage};
 use super::pending::{InFlight, Posted};
 use super::shared::Shared;
 use super::tail::Tail;
-use super::{LogSink, log};
+use super::{Life, LogSink, log};
 use crate::backend::{Backend, Native, Refusal, not_here};
 use crate::error::{Error, Result, RpcError};
 use crate::native::{Adopt, FrameKind, Incoming, RawEvent, RawFrame};
@@ -35,6 +35,7 @@ pub(super) struct Driver<B: Backend> {
     /// `None` only while the driver is being dropped.
     backend: Option<B>,
     commands: Receiver<Command>,
+    subscriptions: Receiver<Command>,
     shared: Arc<Shared>,
     log: Option<LogSink>,
     /// What workers, or the program, wrote to stderr.
@@ -54,20 +55,15 @@ pub(super) struct Driver<B: Backend> {
 }
 
 impl<B: Backend> Driver<B> {
-    pub(super) fn new(
-        backend: B,
-        commands: Receiver<Command>,
-        shared: Arc<Shared>,
-        log: Option<LogSink>,
-        tail: Tail,
-    ) -> Self {
-        let name = Arc::clone(&shared.name);
+    pub(super) fn new(backend: B, life: Life) -> Self {
+        let name = Arc::clone(&life.shared.name);
         Self {
             backend: Some(backend),
-            commands,
-            shared,
-            log,
-            tail,
+            commands: life.commands,
+            subscriptions: life.subscriptions,
+            shared: life.shared,
+            log: life.log,
+            tail: life.tail,
             requests: InFlight::new(),
             incoming: Vec::new(),
             hub: Hub::new(name),
@@ -179,7 +175,11 @@ impl<B: Backend> Driver<B> {
             return self.backend_mut().step(wait);
         }
         self.publish();
-        if !self.shared.waker.prepare_sleep(|| self.commands.is_empty()) {
+        if !self
+            .shared
+            .waker
+            .prepare_sleep(|| self.commands.is_empty() && self.subscriptions.is_empty())
+        {
             return self.backend_mut().step(Some(Duration::ZERO));
         }
         let result = self.backend_mut().step(wait);
@@ -359,6 +359,9 @@ impl<B: Backend> Driver<B> {
     /// Hands out what the callbacks have collected, in its order. The gauges go
     /// first: whoever gets an answer sees the counts that go with it.
     fn deliver(&mut self) {
+        while let Ok(command) = self.subscriptions.try_recv() {
+            self.execute(command);
+        }
         let mut incoming = mem::take(&mut self.incoming);
         self.backend_mut().take_incoming(&mut incoming);
         self.publish();
