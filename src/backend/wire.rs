@@ -2,8 +2,10 @@
 //! to that isn't in this process.
 
 use std::io;
+use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -26,8 +28,10 @@ const MAX_OUTBOX: usize = 256 << 20;
 const CHUNK: usize = 64 << 10;
 const CHUNKS_PER_TURN: usize = 16;
 
-/// How often a wire that can't be written to is still read.
+/// How often a wire that can't be written to is still looked at when it says
+/// nothing, and how long it is read when it does.
 const LOOKS: u8 = 3;
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Why nothing more comes, where nothing went wrong.
 pub(super) const CLOSED: &str = "it was closed";
@@ -48,9 +52,15 @@ pub(super) struct Wire {
     incoming: Vec<Incoming>,
     /// Why nothing more comes.
     ended: Option<String>,
-    /// Why it can't be written to, and how often it is still read.
-    broken: Option<(String, u8)>,
+    broken: Option<Broken>,
     stats: Stats,
+}
+
+/// A wire that can't be written to.
+struct Broken {
+    reason: String,
+    looks: u8,
+    until: Instant,
 }
 
 impl Wire {
@@ -180,28 +190,31 @@ impl Wire {
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let wrote = self.poll_write(cx);
         let read = self.poll_read(cx);
-        if wrote || read || self.give_up_broken(cx) {
+        let moved = wrote || read;
+        if self.is_given_up(moved, cx) || moved {
             Poll::Ready(())
         } else {
             Poll::Pending
         }
     }
 
-    /// Ends a wire that can't be written to any more once there is nothing left to
-    /// read. That is only known when the runtime has had its turn.
-    fn give_up_broken(&mut self, cx: &mut Context<'_>) -> bool {
-        match &mut self.broken {
-            None => return false,
-            Some((_, looks)) if *looks > 0 => {
-                *looks -= 1;
+    /// Ends a wire that can't be written to once there is nothing left to read,
+    /// which is only known when the runtime has had its turn, or its time is over.
+    fn is_given_up(&mut self, moved: bool, cx: &mut Context<'_>) -> bool {
+        let Some(broken) = &mut self.broken else {
+            return false;
+        };
+        let reads_on = Instant::now() < broken.until && (moved || broken.looks > 0);
+        if reads_on {
+            if !moved {
+                broken.looks -= 1;
                 cx.waker().wake_by_ref();
-                return false;
             }
-            Some(_) => {}
+            return false;
         }
-        if let Some((reason, _)) = self.broken.take() {
-            self.end(reason);
-        }
+        let reason = mem::take(&mut broken.reason);
+        self.broken = None;
+        self.end(reason);
         true
     }
 
@@ -216,7 +229,11 @@ impl Wire {
                     self.outbox.clear();
                     let reason = result.err().unwrap_or(io::ErrorKind::WriteZero.into());
                     // What it still has to say comes first.
-                    self.broken = Some((reason.to_string(), LOOKS));
+                    self.broken = Some(Broken {
+                        reason: reason.to_string(),
+                        looks: LOOKS,
+                        until: Instant::now() + LAST_WORDS,
+                    });
                     return true;
                 }
             }
@@ -331,4 +348,26 @@ fn fenced(answer: &Glance) -> Option<u64> {
         .strip_prefix(FENCE)?
         .strip_suffix('"')?;
     own_id(id.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    #[test]
+    fn who_reads_nothing_more_and_never_stops_talking_is_given_up_in_time() {
+        let (deaf, gone) = tokio::io::duplex(1);
+        drop(gone);
+        let mut wire = Wire::new(Box::new(tokio::io::repeat(b'\n')), Box::new(deaf));
+        wire.submit(br#"{"id":1,"method":"m"}"#).expect("taken");
+        let began = Instant::now();
+        let mut cx = Context::from_waker(Waker::noop());
+        while wire.ended().is_none() {
+            assert!(wire.poll(&mut cx).is_ready());
+            assert!(began.elapsed() < 10 * LAST_WORDS, "it is still read");
+        }
+        assert!(began.elapsed() >= LAST_WORDS);
+    }
 }
