@@ -147,6 +147,11 @@ pub fn version() -> &'static str {
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod program {
+    /// Seconds since 1970, shown as `YYYY-MM-DDTHH:MM:SS` in UTC.
+    pub fn utc(seconds: u64) -> impl std::fmt::Display {
+        crate::agent::time::Utc(seconds)
+    }
+
     use serde_json::value::RawValue;
 
     use crate::backend::{Reader, Writer};

@@ -19,6 +19,7 @@ mod session;
 mod spec;
 mod task;
 mod threads;
+pub(crate) mod time;
 mod transport;
 mod wire;
 

@@ -15,6 +15,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
+use super::time::Utc;
+
 /// A thread that nobody else works on meanwhile.
 #[derive(Debug)]
 pub(super) struct Thread {
@@ -224,24 +226,8 @@ fn quoted(text: &str) -> String {
 /// `YYYY-MM-DDTHH:MM:SS.nnnnnnnnnZ`
 fn rfc3339(time: SystemTime) -> String {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
-    let (year, month, day) = date(days);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
     let nanos = since.subsec_nanos();
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{nanos:09}Z")
-}
-
-/// The date so many days after 1970-01-01. Counts in years that begin with
-/// March, where the leap day comes last, and in eras of 400 years.
-fn date(days: u64) -> (u64, u64, u64) {
-    let days = days + 719_468; // from 0000-03-01
-    let (era, day) = (days / 146_097, days % 146_097);
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day_of_year = day - (365 * year + year / 4 - year / 100);
-    let from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * from_march + 2) / 5 + 1;
-    let month = (from_march + 2) % 12 + 1;
-    (year + era * 400 + u64::from(month <= 2), month, day)
+    format!("{}.{nanos:09}Z", Utc(since.as_secs()))
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 use stdiobus::LogLevel;
+use stdiobus::program::utc;
 
 use crate::args::LogFormat;
 
@@ -152,7 +153,7 @@ impl Style {
     /// One line is one write, so that lines of several writers don't mix.
     fn line(self, level: LogLevel, message: impl fmt::Display) -> String {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        let time = Timestamp(now.unwrap_or_default().as_secs());
+        let time = utc(now.unwrap_or_default().as_secs());
         let (name, colour) = match level {
             LogLevel::Debug => ("DEBUG", 2),
             LogLevel::Info => ("INFO", 32),
@@ -169,40 +170,6 @@ impl Style {
             }
         }
     }
-}
-
-/// Seconds since 1970, shown as date and time in UTC.
-struct Timestamp(u64);
-
-impl fmt::Display for Timestamp {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (days, second) = (self.0 / 86_400, self.0 % 86_400);
-        let (year, month, day) = date(days);
-        let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-        write!(
-            f,
-            "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}"
-        )
-    }
-}
-
-/// The date so many days after 1970-01-01. Counts in years that begin with
-/// March, where the leap day comes last, and in eras of 400 years.
-fn date(days: u64) -> (u64, u64, u64) {
-    let days = days + 719_468; // from 0000-03-01
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 {
-        month_from_march + 3
-    } else {
-        month_from_march - 9
-    };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    (year, month, day)
 }
 
 #[cfg(test)]
@@ -239,7 +206,7 @@ mod tests {
             (1_709_251_200, "2024-03-01T00:00:00"),
             (4_102_444_799, "2099-12-31T23:59:59"),
         ] {
-            assert_eq!(Timestamp(seconds).to_string(), text);
+            assert_eq!(utc(seconds).to_string(), text);
         }
     }
 }
