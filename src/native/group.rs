@@ -5,7 +5,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::process::die_with;
+use super::process::{die_with, signal_group};
 
 /// One group, from before its leader starts until after it has ended.
 #[derive(Debug)]
@@ -16,7 +16,7 @@ enum State {
     /// The leader may be started.
     Before,
     /// It has this number, which nobody else can get meanwhile.
-    Running(libc::pid_t),
+    Running(u32),
     /// There is nobody left, or nobody shall come.
     Ended,
 }
@@ -38,12 +38,12 @@ impl Group {
         // async-signal-safe, and neither allocates nor locks.
         unsafe { command.pre_exec(move || die_with(parent, libc::SIGKILL)) };
         let child = command.spawn()?;
-        let pid = libc::pid_t::try_from(child.id()).unwrap_or(0);
+        let pid = child.id();
         let mut state = self.lock();
         let unwanted = *state == State::Ended;
         *state = State::Running(pid);
         if unwanted {
-            send(pid, libc::SIGKILL);
+            signal_group(pid, libc::SIGKILL);
         }
         Ok(child)
     }
@@ -54,7 +54,7 @@ impl Group {
         let mut state = self.lock();
         if let State::Running(pid) = *state {
             // Before it is reaped, which would free the number of the group.
-            send(pid, libc::SIGKILL);
+            signal_group(pid, libc::SIGKILL);
         }
         *state = State::Ended;
         drop(state);
@@ -74,20 +74,13 @@ impl Group {
     fn signal(&self, signal: libc::c_int) {
         let mut state = self.lock();
         match *state {
-            State::Running(pid) => send(pid, signal),
+            State::Running(pid) => signal_group(pid, signal),
             State::Before | State::Ended => *state = State::Ended,
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn send(leader: libc::pid_t, signal: libc::c_int) {
-    if leader > 1 {
-        // SAFETY: takes numbers; a group that has ended already is no harm.
-        let _ = unsafe { libc::kill(-leader, signal) };
     }
 }
 

@@ -82,7 +82,7 @@ pub(crate) fn kill_group(child: u32) {
 }
 
 #[cfg(feature = "agent")]
-fn signal_group(child: u32, signal: libc::c_int) {
+pub(super) fn signal_group(child: u32, signal: libc::c_int) {
     // 0 and 1 would mean this process's own group, and everybody.
     if let Ok(group) = libc::pid_t::try_from(child)
         && group > 1
