@@ -125,7 +125,7 @@ impl Linked {
             program,
             ..
         } = self;
-        let (child, errors) = match program {
+        let (child, mut errors) = match program {
             Some(program) => {
                 let runs = program.exit.is_none();
                 (
@@ -135,7 +135,6 @@ impl Linked {
             }
             None => (None, None),
         };
-        let mut errors = errors;
         let mut looked = false;
         let turn = async {
             let mut exit = pin!(async {

@@ -82,7 +82,7 @@ impl Wire {
 
     /// Queues a frame. Of a request it is noted what belongs to it.
     pub(super) fn submit(&mut self, frame: &[u8]) -> Result<(), Refusal> {
-        if self.writer.is_none() || self.closing {
+        if self.is_mute() {
             return Err(Refusal::Stopped(Error::shutting_down()));
         }
         if !self.outbox.is_empty() && self.outbox.len() + frame.len() > MAX_OUTBOX {
@@ -96,6 +96,11 @@ impl Wire {
         self.stats.messages_in += 1;
         self.stats.bytes_in += frame.len() as u64;
         Ok(())
+    }
+
+    /// Whether nothing more can be said.
+    fn is_mute(&self) -> bool {
+        self.writer.is_none() || self.closing
     }
 
     fn note(&mut self, frame: &[u8]) {
@@ -118,17 +123,18 @@ impl Wire {
             return;
         }
         let stays = self.relations.give_up(id);
-        if self.writer.is_some() && !self.closing {
-            self.say_cancelled(id, None);
-            if stays {
-                // A second time, for the answer: what comes before it may have
-                // been sent before the bus knew.
-                self.say_cancelled(id, Some(&fence(id)));
-            }
+        self.say_cancelled(id, None);
+        if stays {
+            // A second time, for the answer: what comes before it may have been
+            // sent before the bus knew.
+            self.say_cancelled(id, Some(&fence(id)));
         }
     }
 
     fn say_cancelled(&mut self, id: u64, fence: Option<&str>) {
+        if self.is_mute() {
+            return;
+        }
         let own = fence
             .map(|own| format!(r#""id":{own},"#))
             .unwrap_or_default();
@@ -143,9 +149,7 @@ impl Wire {
         let ids: Vec<u64> = self.relations.ids().collect();
         for id in ids {
             self.relations.give_up(id);
-            if self.writer.is_some() && !self.closing {
-                self.say_cancelled(id, None);
-            }
+            self.say_cancelled(id, None);
         }
         self.closing = true;
         self.close_if_written();

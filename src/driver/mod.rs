@@ -100,9 +100,8 @@ pub(crate) fn spawn(mut spec: Spec) -> Result<(Handle, JoinHandle<()>)> {
         subscriptions,
         shared: Arc::clone(&shared),
     }));
-    let (created_tx, created) = bounded(1);
+    let (tell, created) = bounded(1);
     let life = Life {
-        created: created_tx,
         commands: queue,
         subscriptions: subscribed,
         shared,
@@ -113,8 +112,8 @@ pub(crate) fn spawn(mut spec: Spec) -> Result<(Handle, JoinHandle<()>)> {
     let thread = thread::Builder::new()
         .name(spec.thread_name)
         .spawn(move || match spec.plan {
-            Plan::Native { options, listen } => life.live(Native::create(&options, listen)),
-            Plan::Linked(way) => life.live(Linked::create(way)),
+            Plan::Native { options, listen } => life.live(Native::create(&options, listen), &tell),
+            Plan::Linked(way) => life.live(Linked::create(way), &tell),
         })
         .map_err(|e| {
             Error::new(
@@ -133,8 +132,6 @@ pub(crate) fn spawn(mut spec: Spec) -> Result<(Handle, JoinHandle<()>)> {
 
 /// What a bus thread lives with.
 struct Life {
-    /// Who waits for the backend to be there.
-    created: Sender<Result<()>>,
     commands: Receiver<Command>,
     subscriptions: Receiver<Command>,
     shared: Arc<Shared>,
@@ -143,11 +140,11 @@ struct Life {
 }
 
 impl Life {
-    fn live<B: Backend>(self, backend: Result<B>) {
+    /// `created` waits for the backend to be there.
+    fn live<B: Backend>(self, backend: Result<B>, created: &Sender<Result<()>>) {
         match backend {
             Ok(backend) => {
                 self.shared.waker.arm(backend.bell());
-                let created = self.created.clone();
                 let driver = Driver::new(backend, self);
                 if created.send(Ok(())).is_ok() {
                     driver.run();
@@ -155,7 +152,7 @@ impl Life {
             }
             Err(error) => {
                 // Nobody left to tell if this fails.
-                let _ = self.created.send(Err(error));
+                let _ = created.send(Err(error));
             }
         }
     }
