@@ -67,8 +67,9 @@
 //! # Shutdown
 //! At stop, requests in flight end at once with [`ErrorCode::TransportError`].
 //! Workers see the end of their input, then SIGTERM, then SIGKILL, within the
-//! time given. When this process dies they get the end of their input and, on
-//! Linux, SIGTERM.
+//! time given. Dropping the last handle does that in the background, for which this
+//! process has to live on: stop before `main` returns. When this process ends or dies
+//! they get the end of their input and, on Linux, SIGTERM.
 //!
 //! # Errors
 //! Every request ends exactly once: with its answer, with the worker's own error

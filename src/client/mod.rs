@@ -62,7 +62,8 @@ const DRAIN_GRACE: Duration = Duration::from_secs(5);
 /// Cheap to clone; all clones are the same bus. It lives on a thread of its own,
 /// which [`StdioBusBuilder::build`] starts. When the last clone is dropped, the
 /// bus stops in the background, as [`stop`](Self::stop) would, and the drop
-/// doesn't wait for it.
+/// doesn't wait for it. A process that ends meanwhile cuts that short: a worker
+/// that ignores both the end of its input and SIGTERM is then left behind.
 ///
 /// The futures can be polled by whatever executor there is; only
 /// [`connect_io`](Self::connect_io) needs tokio. Handlers run on the tokio runtime

@@ -58,20 +58,20 @@
 //!
 //! [`StdioBus::events`] tells of all this as it happens, each event with the
 //! worker's generation, which counts its starts; [`StdioBus::workers`] is the
-//! present, and [`StdioBus::stderr_tail`] the end of what one wrote.
+//! present, and [`StdioBus::worker_stderr_tail`] the end of what one wrote.
 //!
 //! # The end
 //! At [`stop`] nothing new is accepted and what is in flight ends with an error.
 //! Each worker sees the end of its input; one that stays gets SIGTERM, and at last
 //! SIGKILL, all within the time given; [`StopReport`] says who needed what.
-//! [`drain`] lets what is in flight end first. A worker that has died with the
-//! bus's own process killed sees the end of its input and, on Linux, gets SIGTERM:
-//! only one that ignores both outlives it.
+//! [`drain`] lets what is in flight end first. Where the bus's own process is
+//! killed, or ends without having waited for a stop, each worker sees the end of its
+//! input and, on Linux, gets SIGTERM: only one that ignores both outlives it.
 //!
 //! [`StdioBus::start`]: crate::StdioBus::start
 //! [`StdioBus::events`]: crate::StdioBus::events
 //! [`StdioBus::workers`]: crate::StdioBus::workers
-//! [`StdioBus::stderr_tail`]: crate::StdioBus::stderr_tail
+//! [`StdioBus::worker_stderr_tail`]: crate::StdioBus::worker_stderr_tail
 //! [`Error::exit`]: crate::Error::exit
 //! [`RestartPolicy`]: crate::RestartPolicy
 //! [`init_timeout_sec`]: crate::PoolConfig::init_timeout_sec
