@@ -220,6 +220,11 @@ impl Linked {
     fn close(&mut self, limit: Duration) {
         if let Some(wire) = &mut self.wire {
             wire.close();
+            // Also where there is no time: over TCP the other end can't tell who
+            // has left from who only has nothing more to say.
+            if let Some(runtime) = &self.runtime {
+                runtime.block_on(poll_fn(|cx| Poll::Ready(wire.flush(cx))));
+            }
         }
         let ladder = match &self.way {
             // Others may hold on to its stderr.

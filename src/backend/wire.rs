@@ -202,6 +202,11 @@ impl Wire {
         }
     }
 
+    /// Writes what can be, without waiting.
+    pub(super) fn flush(&mut self, cx: &mut Context<'_>) {
+        self.poll_write(cx);
+    }
+
     /// Ends a wire that can't be written to once there is nothing left to read,
     /// which is only known when the runtime has had its turn, or its time is over.
     fn is_given_up(&mut self, moved: bool, cx: &mut Context<'_>) -> bool {
