@@ -80,7 +80,7 @@ typedef struct stdio_bus_frame {
  */
 #define STDIO_BUS_EVENT_WORKER_READY 2
 #define STDIO_BUS_EVENT_WORKER_STOPPING 3   /* it was asked to end */
-#define STDIO_BUS_EVENT_WORKER_STOPPED 4    /* it is gone: exit_code or exit_signal */
+#define STDIO_BUS_EVENT_WORKER_STOPPED 4    /* it is gone: exit_code or exit_signal; `text` is the end of its stderr */
 #define STDIO_BUS_EVENT_WORKER_RESTARTING 5 /* it is started again after delay_ms */
 #define STDIO_BUS_EVENT_WORKER_FAILED 6     /* too many restarts, or it can't be executed: `text` */
 #define STDIO_BUS_EVENT_WORKER_STDERR 7     /* a line of its stderr: `text` */

@@ -37,6 +37,7 @@ pub enum Error {
 
 impl Error {
     /// The kind of failure; `None` for the JSON-RPC error of a worker.
+    #[doc(alias = "code")]
     pub fn kind(&self) -> Option<ErrorCode> {
         match self {
             Error::Rpc { .. } => None,

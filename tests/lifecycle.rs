@@ -223,6 +223,35 @@ fn workers_that_ignore_everything_are_killed_in_time() {
 }
 
 #[test]
+fn the_log_tells_each_step_of_a_stop_and_the_report_what_a_worker_last_wrote() {
+    alone_async(|| async {
+        let (log, lines) = std::sync::mpsc::channel();
+        let script = "trap '' TERM; echo 'I stay' >&2; cat >/dev/null; while :; do sleep 1; done";
+        let pool = PoolConfig::new("stays", "sh").args(["-c", script]);
+        let builder = StdioBus::builder().pool(pool.stderr(StderrMode::Log));
+        let bus = builder.on_log(move |_, line| drop(log.send(line.to_owned())));
+        let bus = bus.build().expect("valid");
+        let mut events = bus.events();
+        bus.start().await.expect("starts");
+        // Once it has set up all that.
+        while !matches!(events.next().await, Some(Event::WorkerStderr { .. })) {}
+        let report = bus.stop_with_timeout(Duration::from_secs(2)).await;
+        let exit = &report.expect("stops").exits[0];
+        assert_eq!((exit.signal, exit.stderr_tail.trim()), (Some(9), "I stay"));
+        drop(bus);
+        let lines: Vec<String> = lines.iter().collect();
+        let steps = lines.iter().filter(|line| line.contains("has not ended"));
+        assert_eq!(
+            steps.collect::<Vec<_>>(),
+            [
+                "worker 0 (stays) was told that nothing more comes, and has not ended: SIGTERM",
+                "worker 0 (stays) has not ended: SIGKILL",
+            ]
+        );
+    });
+}
+
+#[test]
 fn a_drain_lets_what_is_in_flight_end() {
     alone_async(|| async {
         let bus = started(&["echo"]).await;

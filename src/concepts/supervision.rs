@@ -35,6 +35,9 @@
 //! - After more than [`max_restarts`] within [`restart_window_sec`] it has failed,
 //!   until that time is over.
 //! - What it had started itself is killed with it.
+//! - Sessions that an ACP agent had created are gone with its process: a prompt for
+//!   one reaches the new process, which answers as it does for any session it
+//!   doesn't know, unless it is asked first to load it (`session/load`).
 //!
 //! ```
 //! use stdiobus::{ErrorCode, PoolConfig, RestartPolicy, blocking::StdioBus};
@@ -63,7 +66,8 @@
 //! # The end
 //! At [`stop`] nothing new is accepted and what is in flight ends with an error.
 //! Each worker sees the end of its input; one that stays gets SIGTERM, and at last
-//! SIGKILL, all within the time given; [`StopReport`] says who needed what.
+//! SIGKILL, all within the time given; the log tells each step, and [`StopReport`]
+//! who needed what.
 //! [`drain`] lets what is in flight end first. Where the bus's own process is
 //! killed, or ends without having waited for a stop, each worker sees the end of its
 //! input and, on Linux, gets SIGTERM: only one that ignores both outlives it.

@@ -248,7 +248,7 @@ fn exit_of(raw: &RawEvent) -> WorkerExit {
         code: (raw.exit_signal == 0 && raw.exit_code >= 0).then_some(raw.exit_code),
         signal: (raw.exit_signal != 0).then_some(raw.exit_signal),
         uptime: Duration::from_millis(raw.uptime_ms),
-        stderr_tail: String::new(),
+        stderr_tail: raw.text.clone(),
         request_sent: None,
     }
 }

@@ -129,6 +129,7 @@ fn bus_error(rpc: RpcError) -> Error {
         .data
         .as_ref()
         .and_then(|data| BusData::deserialize(data).ok());
+    let pool = data.as_ref().map(|data| data.pool.clone());
     let exit = data.and_then(|data| {
         let exit = data.exit?;
         Some(WorkerExit {
@@ -144,9 +145,10 @@ fn bus_error(rpc: RpcError) -> Error {
     if rpc.code == -32013 {
         return Error::shutting_down().with_rpc(rpc, exit);
     }
-    let message = match &exit {
-        Some(exit) => format!("{}: {exit}", rpc.message),
-        None => rpc.message.clone(),
+    let message = match (&exit, pool) {
+        (Some(exit), _) => format!("{}: {exit}", rpc.message),
+        (None, Some(pool)) if !pool.is_empty() => format!("{} (pool {pool:?})", rpc.message),
+        (None, _) => rpc.message.clone(),
     };
     Error::new(kind, message).with_rpc(rpc, exit)
 }

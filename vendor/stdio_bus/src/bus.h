@@ -47,6 +47,7 @@ typedef struct {
     uint32_t asker;  /* the request in the queue whose params these are, or SB_NONE */
     uint32_t serial; /* of that entry */
     sb_timer timer;  /* looks for workers that don't answer */
+    const char *trouble; /* what was wrong with the last worker that didn't do it; NULL: nothing */
 } sb_handshake;
 
 struct sb_pool {
@@ -210,6 +211,9 @@ void sb_handshake_inherit(sb_pool *pool, const sb_pool *from);
 bool sb_handshake_begin(stdio_bus_t *bus, sb_worker *worker);
 
 /* Whether an answer that can't be used, with this id, was meant for its initialize. */
+/* Why a worker of the pool is not ready, as what follows its name; NULL if the handshake is not the reason. */
+const char *sb_handshake_trouble(const sb_pool *pool);
+
 bool sb_handshake_unusable(stdio_bus_t *bus, sb_worker *worker, sb_span id);
 
 /* Whether a worker's answer was that to its initialize (which is out); it has been dealt with then. */

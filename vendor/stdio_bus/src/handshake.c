@@ -58,10 +58,13 @@ static void look_at(stdio_bus_t *bus, sb_handshake *hello, uint64_t due)
     sb_timer_set(&bus->ctx.loop.timers, &hello->timer, due);
 }
 
+static const char UNANSWERED[] = "has not answered initialize";
+
 /* The worker is of no use; it is ended once nobody walks over its frames. */
 static void fail(stdio_bus_t *bus, sb_worker *worker, const char *why)
 {
-    sb_log(&bus->ctx, SB_LOG_ERROR, "worker %d (%s): %s", worker->id, worker->config->id, why);
+    sb_log(&bus->ctx, SB_LOG_ERROR, "worker %d (%s) %s", worker->id, worker->config->id, why);
+    worker->pool->hello.trouble = why;
     worker->hello_due = 0;
     look_at(bus, &worker->pool->hello, 0);
 }
@@ -81,8 +84,9 @@ static void on_timer(sb_timer *timer)
             continue;
         }
         if (worker->hello_due > 0) {
-            sb_log(&bus->ctx, SB_LOG_ERROR, "worker %d (%s) has not answered initialize for %u s", worker->id,
-                   worker->config->id, pool->config.init_timeout_sec);
+            sb_log(&bus->ctx, SB_LOG_ERROR, "worker %d (%s) %s for %u s", worker->id, worker->config->id, UNANSWERED,
+                   pool->config.init_timeout_sec);
+            hello->trouble = UNANSWERED;
         }
         worker->hello = 0;
         sb_worker_leave(worker);
@@ -105,7 +109,7 @@ static void greet(stdio_bus_t *bus, sb_worker *worker)
     worker->hello_due = now + (uint64_t)worker->config->init_timeout_sec * 1000u;
     look_at(bus, hello, worker->hello_due);
     if (!sb_protocol_put_initialize(&text, id, params) || !sb_dispatch_put(bus, worker, &text)) {
-        fail(bus, worker, "out of memory");
+        fail(bus, worker, "had no memory for initialize");
     }
     sb_buf_free(&text);
 }
@@ -144,9 +148,10 @@ static void accepted(stdio_bus_t *bus, sb_worker *worker, sb_span result)
     sb_buf_free(&text);
     if (ok) {
         worker->hello = 0;
+        hello->trouble = NULL;
         sb_pool_worker_ready(bus, worker);
     } else {
-        fail(bus, worker, "out of memory");
+        fail(bus, worker, "had no memory for initialize");
     }
 }
 
@@ -197,6 +202,15 @@ bool sb_handshake_answered(stdio_bus_t *bus, sb_worker *worker, const sb_envelop
         fail(bus, worker, "refused initialize");
     }
     return true;
+}
+
+const char *sb_handshake_trouble(const sb_pool *pool)
+{
+    if (pool->hello.trouble != NULL) return pool->hello.trouble;
+    for (const sb_worker *worker = pool->workers; worker != NULL; worker = worker->next_of_pool) {
+        if (worker->hello != 0) return UNANSWERED;
+    }
+    return NULL;
 }
 
 bool sb_handshake_unusable(stdio_bus_t *bus, sb_worker *worker, sb_span id)

@@ -422,6 +422,13 @@ static void forget_hello(sb_worker *worker)
     worker->hello = 0;
 }
 
+static void report_stopped(stdio_bus_t *bus, sb_worker *worker)
+{
+    char tail[SB_ANSWER_STDERR_MAX];
+    sb_span text = {tail, sb_diag_tail(&worker->diag, true, tail, sizeof tail)};
+    sb_report_worker(bus, STDIO_BUS_EVENT_WORKER_STOPPED, worker, text.len > 0 ? text : no_text, 0);
+}
+
 void sb_pool_worker_stopped(sb_ctx *ctx, sb_worker *worker)
 {
     stdio_bus_t *bus = sb_bus_of(ctx);
@@ -433,7 +440,7 @@ void sb_pool_worker_stopped(sb_ctx *ctx, sb_worker *worker)
     fail_requests(bus, worker);
     sb_router_remove(&ctx->router, &worker->peer);
     sb_report_unsent(bus, worker, NULL, lost, "the worker is gone");
-    sb_report_worker(bus, STDIO_BUS_EVENT_WORKER_STOPPED, worker, no_text, 0);
+    report_stopped(bus, worker);
     if (worker->retiring) {
         sb_pool_release(bus, worker);
     } else if (bus->state == STDIO_BUS_STATE_RUNNING) {

@@ -5,6 +5,10 @@
  */
 #include "dispatch.h"
 
+#include <stdio.h>
+
+#define EXPLAINED_MAX 160
+
 static void on_queue_timer(sb_timer *timer);
 
 bool sb_queue_init(stdio_bus_t *bus, sb_pool *pool)
@@ -110,20 +114,31 @@ int sb_pool_queue(stdio_bus_t *bus, const sb_message *message, uint32_t session,
     return STDIO_BUS_OK;
 }
 
+/* Says why, as far as it is known. */
+static void explain(const sb_pool *pool, sb_error *error, char text[EXPLAINED_MAX], char tail[SB_ANSWER_STDERR_MAX])
+{
+    const char *trouble = sb_handshake_trouble(pool);
+    if (trouble != NULL) {
+        snprintf(text, EXPLAINED_MAX, "%s: one %s", error->message, trouble);
+        error->message = text;
+    }
+    sb_pool_explain(pool, error, tail);
+}
+
 /* The first of the queue, or several, have waited as long as they may. */
 static void on_queue_timer(sb_timer *timer)
 {
     sb_pool *pool = SB_CONTAINER(timer, sb_pool, queue_timer);
     stdio_bus_t *bus = pool->bus;
     sb_error error = sb_error_of(SB_RPC_WORKER_EXITED, "not_ready", "No worker of the pool became ready in time");
-    char tail[SB_ANSWER_STDERR_MAX];
+    char text[EXPLAINED_MAX], tail[SB_ANSWER_STDERR_MAX];
     /* With a ready worker it waited for the turn before it, or for its own worker. */
     if (pool->balance.count > 0) {
         error = sb_error_of(SB_RPC_OVERLOADED, "overloaded", "What the session had to wait for has not ended in time");
     }
     error.pool = pool->config.id;
     error.sent = 0;
-    if (pool->balance.count == 0) sb_pool_explain(pool, &error, tail);
+    if (pool->balance.count == 0) explain(pool, &error, text, tail);
     while (pool->head != NULL && pool->head->due <= bus->ctx.loop.now) {
         sb_queued *item = pool->head;
         pool->head = item->next;

@@ -406,16 +406,16 @@ static void signal_group(sb_worker *worker, int sig)
 
 static void climb(sb_worker *worker)
 {
+    bool stopping = worker->state == SB_WORKER_STOPPING;
     if (worker->ladder == SB_LADDER_EOF) {
         worker->ladder = SB_LADDER_TERM;
         worker->rung_at = worker->kill_at;
-        if (worker->state != SB_WORKER_STOPPING) {
-            sb_log(worker->ctx, SB_LOG_WARN, "worker %d (%s) no longer talks to the bus, and has not ended: SIGTERM",
-                   worker->id, worker->config->id);
-        }
+        sb_log(worker->ctx, stopping ? SB_LOG_INFO : SB_LOG_WARN, "worker %d (%s) %s, and has not ended: SIGTERM", worker->id,
+               worker->config->id, stopping ? "was told that nothing more comes" : "no longer talks to the bus");
         signal_group(worker, SIGTERM);
     } else if (worker->ladder == SB_LADDER_TERM) {
         worker->ladder = SB_LADDER_KILL;
+        sb_log(worker->ctx, SB_LOG_INFO, "worker %d (%s) has not ended: SIGKILL", worker->id, worker->config->id);
         signal_group(worker, SIGKILL);
     }
 }

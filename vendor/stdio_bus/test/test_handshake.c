@@ -124,11 +124,14 @@ static void a_worker_that_does_not_answer_initialize_is_replaced(void)
         POOLS("{\"id\":\"p\",\"command\":\"cat\",\"args\":[\"/dev/null\",\"-\"],\"protocol\":\"mcp\",\"init_timeout_sec\":1,"
               "\"initialize\":" PARAMS "}");
     stdio_bus_t *bus = create(config, 0);
-    CHECK(stdio_bus_start(bus) == STDIO_BUS_OK);
+    CHECK(stdio_bus_start(bus) == STDIO_BUS_OK && ingest(bus, "{\"id\":1,\"method\":\"m\"}") == STDIO_BUS_OK);
     /* cat says its initialize back: a request that nobody can answer, and no answer. */
     STEP_UNTIL(bus, events_of(STDIO_BUS_EVENT_WORKER_STARTED) == 2);
     CHECK(events_of(STDIO_BUS_EVENT_WORKER_READY) == 0 && events_of(STDIO_BUS_EVENT_WORKER_STOPPED) == 1);
     CHECK(strstr(seen.log[3], "has not answered initialize for 1 s") != NULL);
+    /* The first is what cat has said back. */
+    STEP_UNTIL(bus, seen.count >= 2);
+    CHECK(strstr(seen.frame[1].text, "in time: one has not answered initialize\"") != NULL);
     finish(bus);
 }
 
