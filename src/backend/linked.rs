@@ -223,7 +223,7 @@ impl Linked {
             // Also where there is no time: over TCP the other end can't tell who
             // has left from who only has nothing more to say.
             if let Some(runtime) = &self.runtime {
-                runtime.block_on(poll_fn(|cx| Poll::Ready(wire.flush(cx))));
+                runtime.block_on(poll_fn(|cx| wire.flush(cx)));
             }
         }
         let ladder = match &self.way {

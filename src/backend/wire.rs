@@ -203,8 +203,9 @@ impl Wire {
     }
 
     /// Writes what can be, without waiting.
-    pub(super) fn flush(&mut self, cx: &mut Context<'_>) {
+    pub(super) fn flush(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.poll_write(cx);
+        Poll::Ready(())
     }
 
     /// Ends a wire that can't be written to once there is nothing left to read,
