@@ -541,6 +541,11 @@ pub struct stdio_bus_pool_info {
     pub requests: u64,
     pub restarts: u64,
     pub id: *const ::core::ffi::c_char,
+    pub answered: u64,
+    pub p50_us: u64,
+    pub p90_us: u64,
+    pub p99_us: u64,
+    pub max_us: u64,
 }
 impl Default for stdio_bus_pool_info {
     fn default() -> Self {

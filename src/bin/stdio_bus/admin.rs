@@ -9,8 +9,8 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 use stdiobus::{
-    Listen, PoolConfig, PoolInfo, RpcError, ServiceCall, Stats, StdioBus, WeakBus, WorkerGuard,
-    WorkerInfo,
+    Latency, Listen, PoolConfig, PoolInfo, RpcError, ServiceCall, Stats, StdioBus, WeakBus,
+    WorkerGuard, WorkerInfo,
 };
 
 use crate::log::Log;
@@ -146,6 +146,19 @@ fn describe_pool(pool: &PoolInfo) -> Value {
         "requests": pool.requests,
         "restarts": pool.restarts,
         "outboxBytes": pool.outbox_bytes,
+        "latency": describe_latency(&pool.latency),
+    })
+}
+
+/// Times in microseconds.
+fn describe_latency(latency: &Latency) -> Value {
+    let micros = |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    json!({
+        "count": latency.count,
+        "p50": micros(latency.p50),
+        "p90": micros(latency.p90),
+        "p99": micros(latency.p99),
+        "max": micros(latency.max),
     })
 }
 
