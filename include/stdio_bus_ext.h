@@ -92,6 +92,9 @@ typedef struct stdio_bus_frame {
 #define STDIO_BUS_EVENT_WORKER_STALLED 13  /* it leaves its stdin unread; READY tells when it reads again */
 #define STDIO_BUS_EVENT_WORKER_WRITABLE 14 /* its outbox, which had refused a message, has room again */
 
+/* Of WORKER_STDERR: its pool doesn't say what becomes of it. */
+#define STDIO_BUS_EVENT_STDERR_UNSAID 1u
+
 /* Something happened. All pointers are valid until the callback returns. */
 typedef struct stdio_bus_event {
     uint32_t size;
@@ -103,7 +106,7 @@ typedef struct stdio_bus_event {
     int32_t exit_code;   /* -1 if it ended by a signal, still runs, or that is unknown */
     int32_t exit_signal; /* 0 if it ended by itself, or that is unknown */
     uint32_t delay_ms;
-    uint32_t reserved;
+    uint32_t flags;      /* STDIO_BUS_EVENT_STDERR_* */
     uint64_t uptime_ms;
     const char *pool; /* id of the worker's pool, NUL-terminated, or NULL */
     const char *text; /* `text_len` bytes and a NUL, or NULL */

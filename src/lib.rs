@@ -148,6 +148,15 @@ pub mod program {
         builder.daemon()
     }
 
+    /// The same, but what those workers write to stderr is read, and handed on line
+    /// by line.
+    pub fn daemon_with_stderr(
+        builder: crate::StdioBusBuilder,
+        sink: impl Fn(&str) + Send + Sync + 'static,
+    ) -> crate::StdioBusBuilder {
+        builder.daemon().on_stderr(sink)
+    }
+
     /// Whether a bus could be built and its programs be started, as far as that
     /// shows beforehand.
     pub fn check(builder: crate::StdioBusBuilder) -> crate::Result<()> {

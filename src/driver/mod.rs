@@ -46,11 +46,16 @@ pub(crate) const STDERR_LINES: usize = 200;
 /// Where log lines go. Called on the bus thread.
 pub(crate) type LogSink = Arc<dyn Fn(LogLevel, &str) + Send + Sync>;
 
+/// Where the stderr of workers goes whose pool doesn't say what becomes of it.
+/// Called on the bus thread.
+pub(crate) type StderrSink = Arc<dyn Fn(&str) + Send + Sync>;
+
 /// What a bus thread is started with.
 pub(crate) struct Spec {
     pub(crate) plan: Plan,
     pub(crate) name: Arc<str>,
     pub(crate) log: Option<LogSink>,
+    pub(crate) stderr: Option<StderrSink>,
     pub(crate) max_in_flight_bytes: usize,
     /// How many lines of stderr are kept.
     pub(crate) stderr_lines: usize,
@@ -97,6 +102,7 @@ pub(crate) fn spawn(mut spec: Spec) -> Result<(Handle, JoinHandle<()>)> {
         commands: queue,
         shared,
         log: spec.log,
+        stderr: spec.stderr,
         tail: Tail::new(spec.stderr_lines),
     };
 
@@ -128,6 +134,7 @@ struct Life {
     commands: Receiver<Command>,
     shared: Arc<Shared>,
     log: Option<LogSink>,
+    stderr: Option<StderrSink>,
     tail: Tail,
 }
 
@@ -136,7 +143,8 @@ impl Life {
         match backend {
             Ok(backend) => {
                 self.shared.waker.arm(backend.bell());
-                let driver = Driver::new(backend, self.commands, self.shared, self.log, self.tail);
+                let sinks = (self.log, self.stderr);
+                let driver = Driver::new(backend, self.commands, self.shared, sinks, self.tail);
                 if self.created.send(Ok(())).is_ok() {
                     driver.run();
                 }

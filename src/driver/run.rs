@@ -17,7 +17,7 @@ use super::message::{SharedMessage, WorkerMessage};
 use super::pending::{InFlight, Posted};
 use super::shared::Shared;
 use super::tail::Tail;
-use super::{LogSink, log};
+use super::{LogSink, StderrSink, log};
 use crate::backend::{Backend, Native, Refusal, not_here};
 use crate::error::{Error, Result, RpcError};
 use crate::native::{Adopt, FrameKind, Incoming, RawEvent, RawFrame};
@@ -37,6 +37,7 @@ pub(super) struct Driver<B: Backend> {
     commands: Receiver<Command>,
     shared: Arc<Shared>,
     log: Option<LogSink>,
+    stderr: Option<StderrSink>,
     /// What workers, or the program, wrote to stderr.
     tail: Tail,
     requests: InFlight,
@@ -58,7 +59,7 @@ impl<B: Backend> Driver<B> {
         backend: B,
         commands: Receiver<Command>,
         shared: Arc<Shared>,
-        log: Option<LogSink>,
+        (log, stderr): (Option<LogSink>, Option<StderrSink>),
         tail: Tail,
     ) -> Self {
         let name = Arc::clone(&shared.name);
@@ -67,6 +68,7 @@ impl<B: Backend> Driver<B> {
             commands,
             shared,
             log,
+            stderr,
             tail,
             requests: InFlight::new(),
             incoming: Vec::new(),
@@ -461,6 +463,7 @@ impl<B: Backend> Driver<B> {
     }
 
     fn deliver_event(&mut self, event: RawEvent) {
+        let unsaid = event.stderr_unsaid;
         let Some(event) = event_of(event) else { return };
         match &event {
             Event::ClientDisconnected { client, reason } => {
@@ -471,7 +474,12 @@ impl<B: Backend> Driver<B> {
             Event::WorkerStopped { exit, .. } if self.shared.state() == BusState::Stopping => {
                 self.report.exits.push(exit.clone());
             }
-            Event::WorkerStderr { line, .. } => self.tail.push(line.clone()),
+            Event::WorkerStderr { line, .. } => {
+                if let (true, Some(sink)) = (unsaid, &self.stderr) {
+                    sink(line);
+                }
+                self.tail.push(line.clone());
+            }
             _ => {}
         }
         self.hub.event(&event);

@@ -99,7 +99,8 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "USER", requires = "unix")]
     allow_uid: Vec<Uid>,
 
-    /// Serve `stdio_bus top` on a Unix socket of its own
+    /// Serve `stdio_bus top` on a Unix socket of its own; stderr of workers whose
+    /// pool says nothing of it is then written line by line
     #[arg(long, value_name = "PATH")]
     pub(crate) admin: Option<PathBuf>,
 
