@@ -16,7 +16,7 @@ use stdiobus::{
 use crate::log::Log;
 
 /// The one method there is. Its params may have `stderr`, the number of lines of
-/// each worker's stderr that are wanted.
+/// each worker's stderr that are wanted, and `worker`, the only one whose are.
 pub(crate) const SNAPSHOT: &str = "snapshot";
 
 const POOL: &str = "admin";
@@ -78,12 +78,15 @@ async fn snapshot(call: ServiceCall, bus: WeakBus, started: Instant) -> Result<V
         .as_u64()
         .unwrap_or(0)
         .min(MAX_STDERR);
+    let only = call.params()["worker"].as_u64();
     let (stats, pools, workers) = (bus.stats().await?, bus.pools().await?, bus.workers().await?);
     let listeners: Vec<_> = bus.listen_addrs().iter().map(ToString::to_string).collect();
     let mut described = Vec::with_capacity(workers.len());
     for worker in &workers {
+        let wanted = only.is_none_or(|only| only == worker.id as u64);
         let stderr = match lines {
             0 => Vec::new(),
+            _ if !wanted => Vec::new(),
             // It may be gone by now.
             lines => bus
                 .worker_stderr_tail(worker.id, lines as usize)
