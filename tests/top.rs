@@ -397,7 +397,6 @@ fn a_terminal_shows_pools_and_workers_and_is_as_it_was_after_q() {
                 cells.len() == 9 && !["-", "0"].contains(&cells[5])
             })
         });
-        println!("{page}");
         assert!(page.starts_with("stdio_bus "), "{page}");
         assert_eq!(row(&page, &["agents"])[1], "1/1");
         assert!(page.contains(" stderr of worker 0 "), "{page}");
@@ -413,7 +412,6 @@ fn a_terminal_shows_pools_and_workers_and_is_as_it_was_after_q() {
             let cells: Vec<_> = worker.unwrap_or("").split_whitespace().collect();
             cells.len() == 7 && cells[3] == "ready" && cells[5] == "1"
         });
-        println!("{page}");
         assert_ne!(row(&page, &["2", "agents"])[2], pid.to_string());
         assert_eq!(row(&page, &["agents"])[8], "1", "{page}");
 
