@@ -92,6 +92,9 @@ typedef struct stdio_bus_frame {
 #define STDIO_BUS_EVENT_WORKER_STALLED 13  /* it leaves its stdin unread; READY tells when it reads again */
 #define STDIO_BUS_EVENT_WORKER_WRITABLE 14 /* its outbox, which had refused a message, has room again */
 
+/* Of WORKER_STDERR: its pool doesn't say what becomes of it. */
+#define STDIO_BUS_EVENT_STDERR_UNSAID 1u
+
 /* Something happened. All pointers are valid until the callback returns. */
 typedef struct stdio_bus_event {
     uint32_t size;
@@ -103,7 +106,7 @@ typedef struct stdio_bus_event {
     int32_t exit_code;   /* -1 if it ended by a signal, still runs, or that is unknown */
     int32_t exit_signal; /* 0 if it ended by itself, or that is unknown */
     uint32_t delay_ms;
-    uint32_t reserved;
+    uint32_t flags;      /* STDIO_BUS_EVENT_STDERR_* */
     uint64_t uptime_ms;
     const char *pool; /* id of the worker's pool, NUL-terminated, or NULL */
     const char *text; /* `text_len` bytes and a NUL, or NULL */
@@ -345,6 +348,19 @@ typedef struct stdio_bus_pool_info {
     uint64_t requests;     /* given to their workers since create */
     uint64_t restarts;
     const char *id; /* valid until the next step or reload */
+    uint64_t answered; /* requests that their workers have answered, with an error too; not those given up before */
+    /*
+     * How long those took, from when the bus had read the request to when it had
+     * read the answer, what they waited for a worker included: what 50, 90 and 99
+     * of 100 didn't exceed, at most a sixteenth too much, and the longest. Time is
+     * read once in a step, after its wait, and for hosts that wait with the poll fd
+     * once more when they submit. It is told in units of 16 us; what took more than
+     * 19 hours counts as less.
+     */
+    uint64_t p50_us;
+    uint64_t p90_us;
+    uint64_t p99_us;
+    uint64_t max_us;
 } stdio_bus_pool_info_t;
 
 /* Number of pools; their numbers are 0 .. count-1. */

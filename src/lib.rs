@@ -162,6 +162,15 @@ pub mod program {
         builder.daemon()
     }
 
+    /// The same, but what those workers write to stderr is read, and handed on line
+    /// by line.
+    pub fn daemon_with_stderr(
+        builder: crate::StdioBusBuilder,
+        sink: impl Fn(&str) + Send + Sync + 'static,
+    ) -> crate::StdioBusBuilder {
+        builder.daemon().on_stderr(sink)
+    }
+
     /// An agent that gets SIGTERM when the thread ends that starts it.
     pub fn tied(mut options: crate::agent::StdioOptions) -> crate::agent::StdioOptions {
         options.tied = true;

@@ -108,13 +108,13 @@ pub struct Stats {
     pub in_flight_bytes: u64,
     /// Gauge: requests of this process that wait for room in that budget.
     pub waiting_for_room: u64,
-    /// How long answers to this process's requests took.
+    /// How long answers to this process's requests took, from the first poll of the
+    /// request on.
     pub latency: Latency,
 }
 
-/// How long answers to this process's requests took, from the first poll of the
-/// request on, those that were errors included. Requests that were given up or
-/// timed out are not in it. Percentiles may be up to a sixteenth too long.
+/// How long answers took, those that were errors included. Requests that were given
+/// up or timed out are not in it. Percentiles may be up to a sixteenth too long.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Latency {
@@ -226,6 +226,10 @@ pub struct PoolInfo {
     pub requests: u64,
     /// Counter: times one of its workers was started again after an exit.
     pub restarts: u64,
+    /// How long its workers' answers took, to clients on sockets as well: from when
+    /// the bus had read the request to when it had read the answer, what the request
+    /// waited for a worker included. Told in units of 16 µs.
+    pub latency: Latency,
 }
 
 /// How a stop went.

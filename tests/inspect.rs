@@ -8,7 +8,7 @@ use common::client::{assert_kind, eventually, soon, started};
 use common::{alone, alone_async, signal, zoo_pool};
 use serde_json::json;
 use stdiobus::{
-    BackendType, BusConfig, BusState, ErrorCode, Event, ListenMode, PoolConfig, Protocol,
+    BackendType, BusConfig, BusState, ErrorCode, Event, Latency, ListenMode, PoolConfig, Protocol,
     RequestOptions, RestartPolicy, StdioBus,
 };
 
@@ -249,6 +249,42 @@ fn the_time_of_answers_is_counted_and_that_of_given_up_requests_is_not() {
         bus.stop().await.expect("stops");
         let last = bus.stats().await.expect("the last ones").latency;
         assert_eq!(last.count, 21);
+    });
+}
+
+#[test]
+fn the_time_of_a_pools_answers_is_that_of_its_workers_and_of_all_clients() {
+    alone_async(|| async {
+        let mut other = zoo_pool(&["echo"]);
+        other.id = "other".into();
+        let bus = StdioBus::builder()
+            .pool(zoo_pool(&["echo"]))
+            .pool(other)
+            .build()
+            .expect("valid");
+        bus.start().await.expect("starts");
+        let zoo = RequestOptions::new().pool("zoo");
+        let slow = Duration::from_millis(80);
+        for _ in 0..20 {
+            let answer = bus.request_with("echo", (), zoo.clone()).await;
+            answer.expect("answered");
+        }
+        let params = json!({"ms": slow.as_millis() as u64});
+        let answer = bus.request_with("sleep", params, zoo.clone()).await;
+        answer.expect("answered");
+        let refused = bus.request_with("error", (), zoo.clone()).await;
+        refused.expect_err("an error of the worker");
+        let gone = bus.request_with("exit", json!({"code": 0}), zoo).await;
+        gone.expect_err("an error of the bus");
+
+        let pools = bus.pools().await.expect("known");
+        let (zoo, other) = (pools[0].latency, pools[1].latency);
+        assert_eq!((zoo.count, other), (22, Latency::default()));
+        assert!(zoo.max >= slow && zoo.p50 < slow, "{zoo:?}");
+        assert!(zoo.p50 <= zoo.p90 && zoo.p90 <= zoo.p99 && zoo.p99 <= zoo.max);
+        bus.stop().await.expect("stops");
+        let last = bus.pools().await.expect("the last ones");
+        assert_eq!(last[0].latency, zoo);
     });
 }
 

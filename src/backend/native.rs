@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{Backend, Bell, Counts, Refusal};
 use crate::error::{Error, ErrorCode, Result};
 use crate::native::{Adopt, BusOptions, Embed, Failure, Incoming, Listen, RawBus, Status};
-use crate::stats::{BusState, PoolInfo, Stats, WorkerInfo, WorkerState};
+use crate::stats::{BusState, Latency, PoolInfo, Stats, WorkerInfo, WorkerState};
 use crate::sys;
 
 pub(crate) struct Native {
@@ -295,6 +295,13 @@ fn pool_info(raw: &sys::stdio_bus_pool_info, id: String, workers: &[WorkerInfo])
         sessions: raw.sessions as usize,
         requests: raw.requests,
         restarts: raw.restarts,
+        latency: Latency {
+            count: raw.answered,
+            p50: Duration::from_micros(raw.p50_us),
+            p90: Duration::from_micros(raw.p90_us),
+            p99: Duration::from_micros(raw.p99_us),
+            max: Duration::from_micros(raw.max_us),
+        },
         id,
     }
 }

@@ -13,7 +13,7 @@ use super::handlers::{RequestHandler, Runtime};
 use super::{Listen, Owner, StdioBus, WorkerRequest, new_session_id};
 use crate::backend::{BackendMode, NativeOptions, SubprocessOptions};
 use crate::config::{BusConfig, LimitsConfig, PoolConfig};
-use crate::driver::{self, LogLevel, LogSink, Spec};
+use crate::driver::{self, LogLevel, LogSink, Spec, StderrSink};
 use crate::error::{Error, Result, RpcError};
 
 /// How long a request may take, unless it or the builder says otherwise.
@@ -39,6 +39,8 @@ pub struct StdioBusBuilder {
     pub(super) log_level: Option<LogLevel>,
     pub(super) on_request: Option<RequestHandler>,
     pub(super) daemon: bool,
+    /// Takes the lines of workers whose pool doesn't say what becomes of them.
+    pub(super) stderr: Option<StderrSink>,
     pub(super) backend: BackendMode,
     pub(super) native: Option<NativeOptions>,
     pub(super) subprocess: Option<SubprocessOptions>,
@@ -60,6 +62,7 @@ impl StdioBusBuilder {
             log_level: None,
             on_request: None,
             daemon: false,
+            stderr: None,
             backend: BackendMode::Auto,
             native: None,
             subprocess: None,
@@ -242,6 +245,14 @@ impl StdioBusBuilder {
         self
     }
 
+    /// For the program: the stderr of workers whose pool doesn't say otherwise is
+    /// read by the bus, and each line of it goes here, on the bus's own thread.
+    #[cfg(feature = "cli")]
+    pub(crate) fn on_stderr(mut self, sink: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        self.stderr = Some(Arc::new(sink));
+        self
+    }
+
     /// Checks the configuration and makes the bus. Nothing is started yet.
     ///
     /// Reads the configuration file, where there is one, and starts the bus's
@@ -280,7 +291,7 @@ impl StdioBusBuilder {
         let listen = mem::take(&mut self.listen).into_iter();
         let listen = listen.map(Listen::into_native);
         let (listen, modes) = listen.collect::<Result<(Vec<_>, Vec<_>)>>()?;
-        let (timeout, log) = (self.timeout, self.log.clone());
+        let (timeout, log, stderr) = (self.timeout, self.log.clone(), self.stderr.clone());
         let (name, on_request) = (Arc::clone(&self.name), self.on_request.clone());
         let native = self.native.clone().unwrap_or_default();
         let subprocess = self.subprocess.clone().unwrap_or_default();
@@ -289,6 +300,7 @@ impl StdioBusBuilder {
             plan,
             name,
             log,
+            stderr,
             max_in_flight_bytes,
             stderr_lines: subprocess.stderr_buffer_lines,
             thread_name: native.thread_name,

@@ -18,6 +18,7 @@ use crate::stats::{BackendType, PoolInfo, Stats, WorkerInfo, WorkerState};
 const DURATION: &str = "stdiobus_request_duration_seconds";
 const CLIENTS: &str = "stdiobus_clients";
 const POOL_WORKERS: &str = "stdiobus_pool_workers";
+const POOL_LATENCY: &str = "stdiobus_pool_latency_seconds";
 
 /// A metric: its name, its unit, what it says, and where it comes from.
 type Metric<T> = (&'static str, Unit, &'static str, fn(&T) -> u64);
@@ -61,6 +62,7 @@ const GAUGES: &[Metric<Stats>] = &[
 #[rustfmt::skip]
 const POOL_COUNTERS: &[Metric<PoolInfo>] = &[
     ("stdiobus_pool_requests_total", Unit::Count, "Requests given to the pool's workers", |p| p.requests),
+    ("stdiobus_pool_answers_total", Unit::Count, "Requests the pool's workers have answered", |p| p.latency.count),
     ("stdiobus_pool_restarts_total", Unit::Count, "Times one of the pool's workers was started again", |p| p.restarts),
 ];
 
@@ -71,6 +73,16 @@ const POOL_GAUGES: &[Metric<PoolInfo>] = &[
     ("stdiobus_pool_queued_bytes", Unit::Bytes, "Bytes of the messages that wait for that", |p| p.queued_bytes),
     ("stdiobus_pool_outbox_bytes", Unit::Bytes, "Bytes queued for the stdin of the pool's workers", |p| p.outbox_bytes),
     ("stdiobus_pool_sessions", Unit::Count, "Sessions that are bound to the pool's workers", |p| p.sessions as u64),
+];
+
+/// How long answers of a pool took, by the label `quantile`.
+type Quantile = (&'static str, fn(&PoolInfo) -> Duration);
+
+const QUANTILES: &[Quantile] = &[
+    ("0.5", |p| p.latency.p50),
+    ("0.9", |p| p.latency.p90),
+    ("0.99", |p| p.latency.p99),
+    ("1", |p| p.latency.max),
 ];
 
 /// Workers of a pool, by the label `state`.
@@ -199,6 +211,8 @@ impl State {
         }
         describe_gauge!(CLIENTS, Unit::Count, "Clients that are connected");
         describe_gauge!(POOL_WORKERS, Unit::Count, "Workers of the pool, by state");
+        let text = "From the reading of a request to the reading of its answer, by quantile";
+        describe_gauge!(POOL_LATENCY, Unit::Seconds, text);
         let text = "From the sending of a request of this process to its end, by outcome";
         describe_histogram!(DURATION, Unit::Seconds, text);
     }
@@ -217,11 +231,11 @@ impl State {
             for (name, .., get) in POOL_COUNTERS {
                 self.count(name, &pool.id, get(pool), bus.of_pool(&pool.id));
             }
-            set_pool(bus, &pool.id, |get| get(pool), |get| get(pool));
+            set_pool(bus, &pool.id, Some(pool));
         }
         let now: BTreeSet<_> = pools.iter().map(|pool| pool.id.clone()).collect();
         for gone in self.pools.difference(&now) {
-            set_pool(bus, gone, |_| 0, |_| 0);
+            set_pool(bus, gone, None);
             self.counters.retain(|(_, pool), _| pool != gone);
         }
         self.pools = now;
@@ -250,19 +264,23 @@ impl State {
     }
 }
 
-fn set_pool(
-    bus: Bus<'_>,
-    pool: &str,
-    value: impl Fn(fn(&PoolInfo) -> u64) -> u64,
-    workers: impl Fn(fn(&PoolInfo) -> usize) -> usize,
-) {
+/// `None`: the pool is gone, and all of it is 0.
+fn set_pool(bus: Bus<'_>, id: &str, pool: Option<&PoolInfo>) {
+    let labelled = |name, value| {
+        bus.and([
+            ("pool", id.to_owned().into()),
+            (name, SharedString::const_str(value)),
+        ])
+    };
     for (name, .., get) in POOL_GAUGES {
-        gauge!(*name, bus.of_pool(pool)).set(value(*get) as f64);
+        gauge!(*name, bus.of_pool(id)).set(pool.map_or(0, get) as f64);
     }
     for (state, get) in STATES {
-        let (pool, state) = (pool.to_owned(), SharedString::const_str(state));
-        let labels = bus.and([("pool", pool.into()), ("state", state)]);
-        gauge!(POOL_WORKERS, labels).set(workers(*get) as f64);
+        gauge!(POOL_WORKERS, labelled("state", state)).set(pool.map_or(0, get) as f64);
+    }
+    for (quantile, get) in QUANTILES {
+        let time = pool.map_or(Duration::ZERO, get).as_secs_f64();
+        gauge!(POOL_LATENCY, labelled("quantile", quantile)).set(time);
     }
 }
 

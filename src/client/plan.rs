@@ -37,6 +37,7 @@ impl StdioBusBuilder {
         }
         let options = BusOptions {
             daemon: self.daemon,
+            stderr_inherit: self.daemon && self.stderr.is_none(),
             parent_death_signal: native.parent_death_signal,
             log_level: log_level.to_c(),
             config: self.config_source()?,
@@ -67,6 +68,7 @@ impl StdioBusBuilder {
         let (log_level, parent_death_signal) = (LogLevel::Warn.to_c(), false);
         Native::check_programs(&BusOptions {
             daemon: self.daemon,
+            stderr_inherit: self.daemon,
             parent_death_signal,
             log_level,
             config: self.config_source()?,

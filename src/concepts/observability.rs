@@ -123,10 +123,14 @@
 //! - `stdiobus_sessions`, `stdiobus_clients`
 //! - `stdiobus_in_flight_bytes`, `stdiobus_waiting_for_room_requests`
 //!
-//! With the labels `bus` and `pool`, the first two of them counters, the others
+//! With the labels `bus` and `pool`, the first three of them counters, the others
 //! gauges, `stdiobus_pool_workers` also with `state` (`starting`, `ready`,
-//! `stopping`, `backoff`, `failed`):
-//! - `stdiobus_pool_requests_total`, `stdiobus_pool_restarts_total`
+//! `stopping`, `backoff`, `failed`), `stdiobus_pool_latency_seconds` with `quantile`
+//! (`0.5`, `0.9`, `0.99`, `1`):
+//! - `stdiobus_pool_requests_total`, `stdiobus_pool_answers_total`,
+//!   `stdiobus_pool_restarts_total`
+//! - `stdiobus_pool_latency_seconds`: of all answers since the pool began, those to
+//!   clients on sockets included
 //! - `stdiobus_pool_workers`, `stdiobus_pool_sessions`
 //! - `stdiobus_pool_pending_requests`, `stdiobus_pool_queued_requests`,
 //!   `stdiobus_pool_queued_bytes`, `stdiobus_pool_outbox_bytes`

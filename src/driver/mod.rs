@@ -46,11 +46,16 @@ pub(crate) const STDERR_LINES: usize = 200;
 /// Where log lines go. Called on the bus thread.
 pub(crate) type LogSink = Arc<dyn Fn(LogLevel, &str) + Send + Sync>;
 
+/// Where the stderr of workers goes whose pool doesn't say what becomes of it.
+/// Called on the bus thread.
+pub(crate) type StderrSink = Arc<dyn Fn(&str) + Send + Sync>;
+
 /// What a bus thread is started with.
 pub(crate) struct Spec {
     pub(crate) plan: Plan,
     pub(crate) name: Arc<str>,
     pub(crate) log: Option<LogSink>,
+    pub(crate) stderr: Option<StderrSink>,
     pub(crate) max_in_flight_bytes: usize,
     /// How many lines of stderr are kept.
     pub(crate) stderr_lines: usize,
@@ -106,6 +111,7 @@ pub(crate) fn spawn(mut spec: Spec) -> Result<(Handle, JoinHandle<()>)> {
         subscriptions: subscribed,
         shared,
         log: spec.log,
+        stderr: spec.stderr,
         tail: Tail::new(spec.stderr_lines),
     };
 
@@ -136,6 +142,7 @@ struct Life {
     subscriptions: Receiver<Command>,
     shared: Arc<Shared>,
     log: Option<LogSink>,
+    stderr: Option<StderrSink>,
     tail: Tail,
 }
 

@@ -17,7 +17,7 @@ use super::message::{SharedMessage, WorkerMessage};
 use super::pending::{InFlight, Posted};
 use super::shared::Shared;
 use super::tail::Tail;
-use super::{Life, LogSink, log};
+use super::{Life, LogSink, StderrSink, log};
 use crate::backend::{Backend, Native, Refusal, not_here};
 use crate::error::{Error, Result, RpcError};
 use crate::native::{Adopt, FrameKind, Incoming, RawEvent, RawFrame};
@@ -38,6 +38,7 @@ pub(super) struct Driver<B: Backend> {
     subscriptions: Receiver<Command>,
     shared: Arc<Shared>,
     log: Option<LogSink>,
+    stderr: Option<StderrSink>,
     /// What workers, or the program, wrote to stderr.
     tail: Tail,
     requests: InFlight,
@@ -63,6 +64,7 @@ impl<B: Backend> Driver<B> {
             subscriptions: life.subscriptions,
             shared: life.shared,
             log: life.log,
+            stderr: life.stderr,
             tail: life.tail,
             requests: InFlight::new(),
             incoming: Vec::new(),
@@ -464,6 +466,7 @@ impl<B: Backend> Driver<B> {
     }
 
     fn deliver_event(&mut self, event: RawEvent) {
+        let unsaid = event.stderr_unsaid;
         let Some(event) = event_of(event) else { return };
         match &event {
             Event::ClientDisconnected { client, reason } => {
@@ -474,7 +477,12 @@ impl<B: Backend> Driver<B> {
             Event::WorkerStopped { exit, .. } if self.shared.state() == BusState::Stopping => {
                 self.report.exits.push(exit.clone());
             }
-            Event::WorkerStderr { line, .. } => self.tail.push(line.clone()),
+            Event::WorkerStderr { line, .. } => {
+                if let (true, Some(sink)) = (unsaid, &self.stderr) {
+                    sink(line);
+                }
+                self.tail.push(line.clone());
+            }
             _ => {}
         }
         self.hub.event(&event);

@@ -62,6 +62,8 @@ pub(crate) struct RawEvent {
     pub(crate) exit_code: i32,
     pub(crate) exit_signal: i32,
     pub(crate) delay_ms: u32,
+    /// Of a line of stderr: the pool doesn't say what becomes of it.
+    pub(crate) stderr_unsaid: bool,
     pub(crate) uptime_ms: u64,
     pub(crate) pool: String,
     pub(crate) text: String,
@@ -204,6 +206,7 @@ pub(super) unsafe extern "C" fn on_event(
             exit_code: event.exit_code,
             exit_signal: event.exit_signal,
             delay_ms: event.delay_ms,
+            stderr_unsaid: event.flags & sys::STDIO_BUS_EVENT_STDERR_UNSAID != 0,
             uptime_ms: event.uptime_ms,
             pool,
             text: String::from_utf8_lossy(line).into_owned(),

@@ -29,8 +29,10 @@ pub(crate) struct BusOptions {
     pub(crate) config: ConfigSource,
     /// Lowest level the library reports: 0 debug to 3 error.
     pub(crate) log_level: c_int,
-    /// Nothing in this process sends requests, and workers may share its stderr.
+    /// Nothing in this process sends requests.
     pub(crate) daemon: bool,
+    /// Workers whose pool doesn't say otherwise share this process's stderr.
+    pub(crate) stderr_inherit: bool,
     /// Workers get SIGTERM when the thread of the bus ends without having
     /// stopped them.
     pub(crate) parent_death_signal: bool,
@@ -61,7 +63,10 @@ impl BusOptions {
             flags |= sys::STDIO_BUS_CREATE_PARENT_DEATH_SIGNAL;
         }
         if self.daemon {
-            flags |= sys::STDIO_BUS_CREATE_STDERR_INHERIT | sys::STDIO_BUS_CREATE_NO_HOST;
+            flags |= sys::STDIO_BUS_CREATE_NO_HOST;
+        }
+        if self.stderr_inherit {
+            flags |= sys::STDIO_BUS_CREATE_STDERR_INHERIT;
         }
         let ext = sys::stdio_bus_ext_options {
             size: size_of::<sys::stdio_bus_ext_options>() as u32,

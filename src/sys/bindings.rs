@@ -40,6 +40,7 @@ pub const STDIO_BUS_EVENT_DROPPED: u32 = 11;
 pub const STDIO_BUS_EVENT_UNATTRIBUTED: u32 = 12;
 pub const STDIO_BUS_EVENT_WORKER_STALLED: u32 = 13;
 pub const STDIO_BUS_EVENT_WORKER_WRITABLE: u32 = 14;
+pub const STDIO_BUS_EVENT_STDERR_UNSAID: u32 = 1;
 pub const STDIO_BUS_CREATE_POLL: u32 = 1;
 pub const STDIO_BUS_CREATE_PARENT_DEATH_SIGNAL: u32 = 2;
 pub const STDIO_BUS_CREATE_STDERR_INHERIT: u32 = 4;
@@ -293,7 +294,7 @@ pub struct stdio_bus_event {
     pub exit_code: i32,
     pub exit_signal: i32,
     pub delay_ms: u32,
-    pub reserved: u32,
+    pub flags: u32,
     pub uptime_ms: u64,
     pub pool: *const ::core::ffi::c_char,
     pub text: *const ::core::ffi::c_char,
@@ -541,6 +542,11 @@ pub struct stdio_bus_pool_info {
     pub requests: u64,
     pub restarts: u64,
     pub id: *const ::core::ffi::c_char,
+    pub answered: u64,
+    pub p50_us: u64,
+    pub p90_us: u64,
+    pub p99_us: u64,
+    pub max_us: u64,
 }
 impl Default for stdio_bus_pool_info {
     fn default() -> Self {

@@ -20,6 +20,13 @@ const _: () = {
     assert!(offset_of!(stdio_bus_options_t, user_data) == 96);
     assert!(offset_of!(stdio_bus_options_t, log_level) == 104);
     assert!(size_of::<stdio_bus_listener_config_t>() == 32);
+
+    // Fields are appended only.
+    assert!(size_of::<stdio_bus_pool_info_t>() == 104);
+    assert!(offset_of!(stdio_bus_pool_info_t, id) == 56);
+    assert!(offset_of!(stdio_bus_pool_info_t, answered) == 64);
+    assert!(offset_of!(stdio_bus_pool_info_t, p50_us) == 72);
+    assert!(offset_of!(stdio_bus_pool_info_t, max_us) == 96);
 };
 
 const _: () = {

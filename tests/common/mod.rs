@@ -717,6 +717,12 @@ pub fn has_python() -> bool {
     or_skip(run("python3", ["--version"])).is_some()
 }
 
+/// Whether there is a program `name`; without it as for [`python`].
+#[track_caller]
+pub fn has_program(name: &str, option: &str) -> bool {
+    or_skip(run(name, [option])).is_some()
+}
+
 #[track_caller]
 fn or_skip<T>(result: Result<T, String>) -> Option<T> {
     if let Err(reason) = &result {

@@ -40,6 +40,7 @@ fn counters_and_gauges_are_those_of_the_bus_when_it_is_asked_to_publish() {
             ("stdiobus_clients{bus=figures}", 0.0),
             ("stdiobus_sessions{bus=figures}", 1.0),
             ("stdiobus_pool_requests_total{bus=figures,pool=zoo}", 4.0),
+            ("stdiobus_pool_answers_total{bus=figures,pool=zoo}", 3.0),
             ("stdiobus_pool_pending_requests{bus=figures,pool=zoo}", 1.0),
             (
                 "stdiobus_pool_workers{bus=figures,pool=zoo,state=ready}",
@@ -56,6 +57,13 @@ fn counters_and_gauges_are_those_of_the_bus_when_it_is_asked_to_publish() {
             assert_eq!(values.get(key), Some(value), "{key}");
         }
         assert!(stats.messages_in >= 4 && stats.bytes_in > 0);
+        let latency = bus.pools().await.expect("known")[0].latency;
+        for (quantile, time) in [("0.5", latency.p50), ("1", latency.max)] {
+            let key = format!(
+                "stdiobus_pool_latency_seconds{{bus=figures,pool=zoo,quantile={quantile}}}"
+            );
+            assert_eq!(values.get(&key), Some(time.as_secs_f64()), "{key}");
+        }
 
         // Only what has been added is added.
         drop(held);

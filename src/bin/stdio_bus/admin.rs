@@ -9,14 +9,14 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 use stdiobus::{
-    Listen, PoolConfig, PoolInfo, RpcError, ServiceCall, Stats, StdioBus, WeakBus, WorkerGuard,
-    WorkerInfo,
+    Latency, Listen, PoolConfig, PoolInfo, RpcError, ServiceCall, Stats, StdioBus, WeakBus,
+    WorkerGuard, WorkerInfo,
 };
 
 use crate::log::Log;
 
 /// The one method there is. Its params may have `stderr`, the number of lines of
-/// each worker's stderr that are wanted.
+/// each worker's stderr that are wanted, and `worker`, the only one whose are.
 pub(crate) const SNAPSHOT: &str = "snapshot";
 
 const POOL: &str = "admin";
@@ -78,12 +78,15 @@ async fn snapshot(call: ServiceCall, bus: WeakBus, started: Instant) -> Result<V
         .as_u64()
         .unwrap_or(0)
         .min(MAX_STDERR);
+    let only = call.params()["worker"].as_u64();
     let (stats, pools, workers) = (bus.stats().await?, bus.pools().await?, bus.workers().await?);
     let listeners: Vec<_> = bus.listen_addrs().iter().map(ToString::to_string).collect();
     let mut described = Vec::with_capacity(workers.len());
     for worker in &workers {
+        let wanted = only.is_none_or(|only| only == worker.id as u64);
         let stderr = match lines {
             0 => Vec::new(),
+            _ if !wanted => Vec::new(),
             // It may be gone by now.
             lines => bus
                 .worker_stderr_tail(worker.id, lines as usize)
@@ -146,6 +149,19 @@ fn describe_pool(pool: &PoolInfo) -> Value {
         "requests": pool.requests,
         "restarts": pool.restarts,
         "outboxBytes": pool.outbox_bytes,
+        "latency": describe_latency(&pool.latency),
+    })
+}
+
+/// Times in microseconds.
+fn describe_latency(latency: &Latency) -> Value {
+    let micros = |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    json!({
+        "count": latency.count,
+        "p50": micros(latency.p50),
+        "p90": micros(latency.p90),
+        "p99": micros(latency.p99),
+        "max": micros(latency.max),
     })
 }
 

@@ -18,6 +18,8 @@ use crate::call::CallArgs;
 use crate::check::CheckArgs;
 use crate::run::RunArgs;
 use crate::service::Inherited;
+#[cfg(feature = "top")]
+use crate::top::TopArgs;
 
 const USAGE: &str = "stdio_bus (--config <PATH> | --config-fd <N>) [--stdio] \
                      [--unix <PATH>]... [--tcp <HOST:PORT>]... [OPTIONS]\n       \
@@ -51,6 +53,9 @@ pub(crate) enum Command {
     Call(CallArgs),
     /// Serve an agent on stdin and stdout
     Run(RunArgs),
+    /// Watch a running bus
+    #[cfg(feature = "top")]
+    Top(TopArgs),
     #[command(flatten)]
     Agents(AgentCommand),
     /// Print a script that completes this command line
@@ -102,7 +107,8 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "USER")]
     allow_uid: Vec<Uid>,
 
-    /// Answer what operators ask about the bus, on a Unix socket of its own
+    /// Serve `stdio_bus top` on a Unix socket of its own; stderr of workers whose
+    /// pool says nothing of it is then written line by line
     #[arg(long, value_name = "PATH")]
     pub(crate) admin: Option<PathBuf>,
 

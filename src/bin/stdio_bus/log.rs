@@ -1,13 +1,14 @@
 //! Lines on stderr: `[YYYY-MM-DDTHH:MM:SS] [LEVEL] message`, in UTC, the level in
-//! colour on a terminal; or objects with the same three.
+//! colour on a terminal; or objects with the same three. Between them, as they came,
+//! lines of workers.
 //!
 //! A thread of its own writes them, so that a stderr that nobody reads stops
 //! neither the bus nor a signal; lines beyond the queue are counted instead.
 
 use std::fmt;
 use std::io::{IsTerminal, Write};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -18,8 +19,8 @@ use stdiobus::program::utc;
 
 use crate::args::LogFormat;
 
-/// Lines that may wait for a slow stderr.
-const QUEUE: usize = 1024;
+/// Bytes of lines that may wait for a slow stderr.
+const QUEUE: usize = 256 << 10;
 
 /// How long the end of the program waits for what is queued.
 const FLUSH: Duration = Duration::from_secs(1);
@@ -29,7 +30,9 @@ const FLUSH: Duration = Duration::from_secs(1);
 pub(crate) struct Log {
     pub(crate) level: LogLevel,
     style: Style,
-    lines: SyncSender<Item>,
+    lines: Sender<Item>,
+    /// Bytes in the queue.
+    queued: Arc<AtomicUsize>,
     dropped: Arc<AtomicU64>,
     /// The last error, see [`Log::failure`].
     error: Arc<Mutex<String>>,
@@ -44,18 +47,19 @@ enum Item {
 impl Log {
     pub(crate) fn new(level: LogLevel, format: LogFormat) -> Self {
         let style = Style::new(format);
-        let (lines, queue) = sync_channel(QUEUE);
-        let dropped = Arc::new(AtomicU64::new(0));
-        let counter = Arc::clone(&dropped);
+        let (lines, queue) = channel();
+        let (queued, dropped) = (Arc::<AtomicUsize>::default(), Arc::<AtomicU64>::default());
+        let counters = (Arc::clone(&queued), Arc::clone(&dropped));
         // Without the thread the queue has no end to read from, and lines are
         // dropped: no reason not to run.
         let _ = thread::Builder::new()
             .name("log".into())
-            .spawn(move || write_lines(style, &queue, &counter));
+            .spawn(move || write_lines(style, &queue, &counters.0, &counters.1));
         Self {
             level,
             style,
             lines,
+            queued,
             dropped,
             error: Arc::default(),
         }
@@ -93,7 +97,21 @@ impl Log {
         if level == LogLevel::Error {
             *self.last_error() = message;
         }
-        if self.lines.try_send(Item::Line(line)).is_err() {
+        self.queue(line);
+    }
+
+    /// What a worker wrote to stderr, which is ours as well.
+    pub(crate) fn as_it_came(&self, line: &str) {
+        self.queue(format!("{line}\n"));
+    }
+
+    fn queue(&self, line: String) {
+        let bytes = line.len();
+        let room = |queued: usize| (queued + bytes <= QUEUE).then_some(queued + bytes);
+        let taken = self
+            .queued
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, room);
+        if taken.is_err() || self.lines.send(Item::Line(line)).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -101,19 +119,20 @@ impl Log {
     /// Waits until what is queued has been written, for a bounded time.
     pub(crate) fn flush(&self) {
         let (done, written) = sync_channel(0);
-        if self.lines.try_send(Item::Flush(done)).is_ok() {
+        if self.lines.send(Item::Flush(done)).is_ok() {
             // Nothing is ever sent: the other end is dropped.
             let _: Result<(), RecvTimeoutError> = written.recv_timeout(FLUSH);
         }
     }
 }
 
-fn write_lines(style: Style, queue: &Receiver<Item>, dropped: &AtomicU64) {
+fn write_lines(style: Style, queue: &Receiver<Item>, queued: &AtomicUsize, dropped: &AtomicU64) {
     // With stderr gone there is nobody to tell.
     for item in queue {
         match item {
             Item::Line(line) => {
                 let _ = std::io::stderr().write_all(line.as_bytes());
+                queued.fetch_sub(line.len(), Ordering::Relaxed);
             }
             Item::Flush(done) => drop(done),
         }
@@ -121,7 +140,7 @@ fn write_lines(style: Style, queue: &Receiver<Item>, dropped: &AtomicU64) {
         if lost > 0 {
             let line = style.line(
                 LogLevel::Warn,
-                format_args!("{lost} log lines were dropped: stderr was not read"),
+                format_args!("{lost} lines were dropped: stderr was not read"),
             );
             let _ = std::io::stderr().write_all(line.as_bytes());
         }

@@ -15,6 +15,8 @@ mod run;
 mod serve;
 mod service;
 mod signals;
+#[cfg(feature = "top")]
+mod top;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -42,6 +44,8 @@ fn main() -> ExitCode {
         Some(Command::Check(args)) => check::run(&args),
         Some(Command::Call(args)) => call::run(&args),
         Some(Command::Run(args)) => run::run(&args),
+        #[cfg(feature = "top")]
+        Some(Command::Top(args)) => top::run(&args),
         Some(Command::Completions { shell }) => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "stdio_bus", &mut script);

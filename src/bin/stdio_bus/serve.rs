@@ -228,7 +228,16 @@ impl Daemon<'_> {
 
 fn build(args: &ServeArgs, given: Given, log: &Log) -> Result<StdioBus, String> {
     let lines = log.clone();
-    let mut builder = stdiobus::program::daemon(StdioBus::builder())
+    let builder = StdioBus::builder();
+    let mut builder = match args.admin {
+        // So that there is something to show.
+        Some(_) => {
+            let stderr = log.clone();
+            stdiobus::program::daemon_with_stderr(builder, move |line| stderr.as_it_came(line))
+        }
+        None => stdiobus::program::daemon(builder),
+    };
+    builder = builder
         .on_log(move |level, line| lines.line(level, line))
         .log_level(log.level);
     builder = match (&args.config, given.config) {

@@ -374,6 +374,7 @@ int stdio_bus_step(stdio_bus_t *bus, int timeout_ms)
     if (bus->retired != NULL) sb_reload_progress(bus);
     if (bus->state != STDIO_BUS_STATE_RUNNING || bus->draining) progress(bus);
     sb_clients_free_closed(bus);
+    bus->ctx.loop.host_waits = bus->ctx.loop.alarm.fd >= 0;
     sb_bus_leave(bus);
     return handled;
 }
@@ -413,6 +414,7 @@ int sb_bus_submit(stdio_bus_t *bus, const sb_sender *sender, sb_span frame)
         return STDIO_BUS_ERR_BUFFER;
     }
     sb_bus_enter(bus);
+    sb_loop_resume(&bus->ctx.loop);
     if (memchr(frame.ptr, '\n', frame.len) != NULL) {
         status = submit_flattened(bus, sender, frame);
     } else {

@@ -18,7 +18,8 @@ typedef struct {
     bool answer_errors;  /* refusals become answers; else only a status */
     sb_span session;     /* plain text; absent: as the message says */
     sb_span pool;
-    uint64_t due;        /* until when it may wait in a queue; 0: as its pool says */
+    uint64_t due;        /* until when it may wait in a queue; 0: as its pool says, and it has not waited yet */
+    uint32_t asked_at;   /* of a request that has waited: see sb_request */
 } sb_sender;
 
 /* A message that waits for a worker of its pool to become ready. */
@@ -74,6 +75,7 @@ struct sb_pool {
     /* Counted with the model of a private pool, which outlives it. */
     uint64_t requests; /* given to its workers */
     uint64_t restarts; /* of its workers */
+    sb_latency latency; /* of their answers */
 };
 
 /* Where what a pool does is counted. */

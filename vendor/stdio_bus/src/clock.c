@@ -7,7 +7,7 @@ static uint64_t system_now(void *arg)
     struct timespec ts;
     (void)arg;
     clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (uint64_t)ts.tv_sec * 1000u + (uint64_t)ts.tv_nsec / 1000000u;
+    return (uint64_t)ts.tv_sec * 1000000u + (uint64_t)ts.tv_nsec / 1000u;
 }
 
 sb_clock sb_clock_system(void)

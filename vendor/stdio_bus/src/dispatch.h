@@ -20,6 +20,12 @@ typedef struct {
     sb_span meta;       /* params._meta, where the pool speaks MCP; or absent */
 } sb_message;
 
+/* When a request was asked, in ticks: now, unless it has waited in a queue. */
+static inline uint32_t sb_asked_at(const stdio_bus_t *bus, const sb_sender *sender)
+{
+    return sender->due != 0 ? sender->asked_at : bus->ctx.loop.ticks;
+}
+
 /* Refuses a client's message: an answer, or for the host without answers just the status. */
 int sb_refuse(stdio_bus_t *bus, const sb_sender *sender, sb_span id, const sb_error *error, int status);
 

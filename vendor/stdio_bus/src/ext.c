@@ -273,6 +273,11 @@ int stdio_bus_pool_info(const stdio_bus_t *bus, int number, stdio_bus_pool_info_
     info->id = pool->config.id;
     info->requests = pool->requests;
     info->restarts = pool->restarts;
+    info->answered = pool->latency.count;
+    info->p50_us = sb_latency_quantile(&pool->latency, 50);
+    info->p90_us = sb_latency_quantile(&pool->latency, 90);
+    info->p99_us = sb_latency_quantile(&pool->latency, 99);
+    info->max_us = pool->latency.max;
     add_queue(info, pool);
     for (const sb_pool *own = bus->private_pools; own != NULL; own = own->next) {
         if (own->model == pool) add_queue(info, own);

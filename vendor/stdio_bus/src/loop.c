@@ -53,6 +53,14 @@ static int open_wake(sb_loop *loop, int *read_fd)
 #endif
 }
 
+static void tell_time(sb_loop *loop)
+{
+    uint64_t micros = sb_clock_micros(&loop->clock);
+    loop->now = micros / 1000u;
+    loop->ticks = sb_ticks(micros);
+    loop->host_waits = false;
+}
+
 int sb_loop_init(sb_loop *loop, sb_clock clock, bool use_poll)
 {
     int error, fd = -1;
@@ -60,7 +68,7 @@ int sb_loop_init(sb_loop *loop, sb_clock clock, bool use_poll)
     loop->wake.fd = loop->alarm.fd = loop->wake_fd = -1;
     loop->alarm_due = UINT64_MAX;
     loop->clock = clock;
-    loop->now = sb_clock_now(&loop->clock);
+    tell_time(loop);
     loop->ops = &sb_poller_poll;
 #ifdef __linux__
     if (!use_poll) loop->ops = &sb_poller_epoll;
@@ -203,7 +211,7 @@ void sb_loop_wait(sb_loop *loop, int timeout_ms)
 {
     int count = loop->ops->wait(loop->poller, loop->ready, SB_LOOP_BATCH, wait_time(loop, timeout_ms));
     loop->ready_count = add_always(loop, count);
-    loop->now = sb_clock_now(&loop->clock);
+    tell_time(loop);
 }
 
 int sb_loop_hand_out(sb_loop *loop)

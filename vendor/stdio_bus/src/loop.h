@@ -8,6 +8,7 @@
 #include <stdatomic.h>
 
 #include "clock.h"
+#include "latency.h"
 #include "poller.h"
 #include "timer.h"
 
@@ -18,6 +19,8 @@ typedef struct {
     sb_poller *poller;
     sb_clock clock;
     uint64_t now; /* milliseconds, as of the last wait */
+    uint32_t ticks; /* the same in ticks of latency.h, or as of what the host did first after the last turn */
+    bool host_waits; /* the turn is over, and it is the host that waits for the next, with the poll fd */
     sb_timers timers;
     sb_io wake;       /* eventfd, or the read end of a pipe */
     int wake_fd;      /* where a wake-up is written */
@@ -57,6 +60,14 @@ void sb_loop_unwatch(sb_loop *loop, sb_io *io);
 
 /* Begins a turn: waits up to `timeout_ms` (-1: without limit) or until the next deadline. */
 void sb_loop_wait(sb_loop *loop, int timeout_ms);
+
+/* The host does something: if it is the first since the last turn, the time is read again. */
+static inline void sb_loop_resume(sb_loop *loop)
+{
+    if (!loop->host_waits) return;
+    loop->host_waits = false;
+    loop->ticks = sb_ticks(sb_clock_micros(&loop->clock));
+}
 
 /* Ends it: calls what is due. Returns the number of events and timers handled; wake-ups don't count. */
 int sb_loop_hand_out(sb_loop *loop);

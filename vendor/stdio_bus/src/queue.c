@@ -108,7 +108,10 @@ int sb_pool_queue(stdio_bus_t *bus, const sb_message *message, uint32_t session,
         sb_free(item);
         return STDIO_BUS_EFULL;
     }
-    if (item->request != SB_NONE) item->serial = sb_router_request(router, item->request)->serial;
+    if (item->request != SB_NONE) {
+        item->serial = sb_router_request(router, item->request)->serial;
+        sb_router_request(router, item->request)->asked_at = sb_asked_at(bus, message->sender);
+    }
     *request = item->request;
     append(bus, pool, item);
     return STDIO_BUS_OK;
@@ -164,6 +167,7 @@ static void send_queued(stdio_bus_t *bus, sb_pool *pool, sb_pool *to, const sb_q
     sender.peer = sb_router_linked_client(router, item->client, &pool->waiting);
     if (item->request != SB_NONE) {
         if (!is_live(router, item)) return;
+        sender.asked_at = sb_router_request(router, item->request)->asked_at;
         sb_router_end(router, item->request);
     }
     if (sender.peer == NULL) {

@@ -109,6 +109,9 @@ void sb_report_worker(stdio_bus_t *bus, uint32_t kind, sb_worker *worker, sb_spa
         event.uptime_ms = worker->uptime_ms;
         if (!worker->embedded) event.pid = (int32_t)worker->last_pid;
     }
+    if (kind == STDIO_BUS_EVENT_WORKER_STDERR && worker->config->stderr_mode == SB_STDERR_DEFAULT) {
+        event.flags = STDIO_BUS_EVENT_STDERR_UNSAID;
+    }
     if (bus->ext.on_event != NULL) fill_text(&event, &copy, text);
     emit(bus, &event);
     sb_buf_free(&copy);

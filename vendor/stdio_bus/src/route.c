@@ -320,6 +320,7 @@ static int to_worker(stdio_bus_t *bus, const sb_message *message, sb_worker *wor
         sb_span token = sb_router_ask(router, link, SB_DOWN, id, sb_issues_ids(message->pool), session, wire, &request);
         if (token.ptr == NULL) return refuse_overloaded(bus, message, "Out of memory", STDIO_BUS_EFULL);
         sb_router_request(router, request)->at = worker->sink.queued;
+        sb_router_request(router, request)->asked_at = sb_asked_at(bus, message->sender);
         sb_router_mean(router, request, message->meaning);
         sb_pool_counted(message->pool)->requests++;
         if (sb_router_request(router, request)->issued != 0) sb_splice_replace(&edits, envelope->id, token);

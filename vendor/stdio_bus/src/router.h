@@ -70,7 +70,10 @@ typedef struct {
         uint32_t prev_of_session;
         uint32_t owner_key; /* and that link's client_key: one that is gone has another */
     };
-    uint32_t given_up_as; /* of a tombstone: its number among the holder's */
+    union {
+        uint32_t asked_at;    /* in ticks of latency.h */
+        uint32_t given_up_as; /* of a tombstone: its number among the holder's */
+    };
     uint32_t wire_hash;   /* under which it stands in by_wire */
     sb_peer *holder;      /* who has to answer */
     uint64_t issued;     /* the number on the wire, or 0 if the asker's own id is there */

@@ -127,6 +127,7 @@ static void deliver_response(stdio_bus_t *bus, sb_worker *worker, const sb_envel
         fail_answered(bus, worker, id, &why);
         return;
     }
+    sb_latency_add(&sb_pool_counted(worker->pool)->latency, sb_ticks_between(request->asked_at, bus->ctx.loop.ticks));
     client = sb_router_asker(router, request);
     if (request->issued != 0) {
         sb_router_end_take(router, entry, &original);

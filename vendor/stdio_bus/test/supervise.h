@@ -38,7 +38,7 @@ typedef struct {
     uint32_t generation;
     int pid;
     int code, signal;
-    uint32_t delay_ms;
+    uint32_t delay_ms, flags;
     long at;
     size_t text_len;
     char text[64]; /* its beginning */
@@ -77,6 +77,7 @@ static inline void on_event(stdio_bus_t *bus, const stdio_bus_event_t *event, vo
     seen->code = event->exit_code;
     seen->signal = event->exit_signal;
     seen->delay_ms = event->delay_ms;
+    seen->flags = event->flags;
     seen->at = now_ms();
     seen->text_len = event->text_len;
     snprintf(seen->text, sizeof seen->text, "%.60s", event->text != NULL ? event->text : "");

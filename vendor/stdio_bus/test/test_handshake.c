@@ -118,6 +118,14 @@ static void a_client_that_leaves_during_its_handshake_leaves_it_to_the_others(vo
     finish(bus);
 }
 
+static bool has_seen(const char *text)
+{
+    for (int i = 0; i < seen.count; i++) {
+        if (strstr(seen.frame[i].text, text) != NULL) return true;
+    }
+    return false;
+}
+
 static void a_worker_that_does_not_answer_initialize_is_replaced(void)
 {
     static const char config[] =
@@ -129,9 +137,7 @@ static void a_worker_that_does_not_answer_initialize_is_replaced(void)
     STEP_UNTIL(bus, events_of(STDIO_BUS_EVENT_WORKER_STARTED) == 2);
     CHECK(events_of(STDIO_BUS_EVENT_WORKER_READY) == 0 && events_of(STDIO_BUS_EVENT_WORKER_STOPPED) == 1);
     CHECK(strstr(seen.log[3], "has not answered initialize for 1 s") != NULL);
-    /* The first is what cat has said back. */
-    STEP_UNTIL(bus, seen.count >= 2);
-    CHECK(strstr(seen.frame[1].text, "in time: one has not answered initialize\"") != NULL);
+    STEP_UNTIL(bus, has_seen("in time: one has not answered initialize\""));
     finish(bus);
 }
 

@@ -146,6 +146,26 @@ static void stderr_is_logged_inherited_or_thrown_away_as_the_pool_says(void)
     }
 }
 
+static void a_line_of_stderr_says_whether_its_pool_says_what_becomes_of_it(void)
+{
+    static const struct {
+        const char *mode;
+        uint32_t flags;
+    } cases[] = {{"", STDIO_BUS_EVENT_STDERR_UNSAID}, {",\"stderr\":\"log\"", 0}};
+    char config[256];
+    for (size_t i = 0; i < SB_COUNT(cases); i++) {
+        stdio_bus_t *bus;
+        snprintf(config, sizeof config,
+                 "{\"pools\":[{\"id\":\"p\",\"command\":\"sh\",\"args\":[\"-c\",\"echo out >&2; cat\"]%s}]}", cases[i].mode);
+        event_count = 0;
+        bus = start_with(config, 0);
+        STEP_UNTIL(bus, count_events(STDIO_BUS_EVENT_WORKER_STDERR) == 1);
+        CHECK(nth_event(STDIO_BUS_EVENT_WORKER_STDERR, 1)->flags == cases[i].flags);
+        CHECK(nth_event(STDIO_BUS_EVENT_WORKER_STARTED, 1)->flags == 0);
+        stop_and_destroy(bus, 2000);
+    }
+}
+
 /* ---- restarts ----------------------------------------------------------------------------- */
 
 static void a_worker_that_ends_is_reaped_before_its_event(void)
@@ -389,6 +409,7 @@ static const sb_test tests[] = {
     TEST(a_line_of_stderr_is_cut_at_16_kib),
     TEST(the_newest_64_kib_of_stderr_are_kept_in_whole_lines),
     TEST(stderr_is_logged_inherited_or_thrown_away_as_the_pool_says),
+    TEST(a_line_of_stderr_says_whether_its_pool_says_what_becomes_of_it),
     TEST(a_worker_that_ends_is_reaped_before_its_event),
     TEST(the_policy_of_the_pool_decides_which_exits_are_followed_by_a_restart),
     TEST(with_max_restarts_0_nothing_is_restarted),
