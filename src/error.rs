@@ -20,7 +20,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Error {
     /// The worker answered with a JSON-RPC error. All three members are as it
     /// sent them.
-    #[error("the worker answered with error {code}: {message}")]
+    #[error("the worker answered with error {code}: {message}{}", shown(data.as_ref()))]
     #[non_exhaustive]
     Rpc {
         /// The error's number.
@@ -368,7 +368,8 @@ impl From<Error> for RpcError {
     }
 }
 
-/// Characters of a worker's last line on stderr that a message shows.
+/// Characters of a worker's last line on stderr, or of its error's data, that a
+/// message shows.
 const LINE_SHOWN: usize = 200;
 
 /// How a worker ended.
@@ -410,21 +411,51 @@ impl fmt::Display for WorkerExit {
     }
 }
 
-/// The last line that isn't empty, fit for a message: within bounds, and without what moves a
-/// terminal's cursor.
+/// The last line that isn't empty, fit for a message.
 fn last_line(text: &str) -> Option<String> {
     let line = text.lines().map(str::trim).rfind(|line| !line.is_empty())?;
+    Some(fit(line))
+}
+
+/// What a worker's error says beside its text, fit for a message.
+fn shown(data: Option<&Value>) -> String {
+    match data {
+        None | Some(Value::Null) => String::new(),
+        Some(Value::String(text)) => format!(" ({})", fit(text)),
+        Some(data) => format!(" ({})", fit(&data.to_string())),
+    }
+}
+
+/// Within bounds, and without what moves a terminal's cursor.
+fn fit(line: &str) -> String {
     let plain = |c: char| if c.is_control() { ' ' } else { c };
     let mut shown: String = line.chars().map(plain).take(LINE_SHOWN).collect();
     if line.chars().nth(LINE_SHOWN).is_some() {
         shown.push_str("...");
     }
-    Some(shown)
+    shown
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_text_of_a_workers_error_ends_with_its_data() {
+        let text = |data: Value| {
+            let error = RpcError::new(-32603, "Internal error").with_data(data);
+            Error::from(error).to_string()
+        };
+        let start = "the worker answered with error -32603: Internal error";
+        assert_eq!(text(Value::Null), start);
+        assert_eq!(
+            text("no such\nsession".into()),
+            format!("{start} (no such session)")
+        );
+        let details = serde_json::json!({"details": "x"});
+        assert_eq!(text(details), format!(r#"{start} ({{"details":"x"}})"#));
+        assert!(text("y".repeat(201).into()).ends_with("yyy...)"));
+    }
 
     #[test]
     fn the_error_of_a_worker_is_never_retryable_and_has_no_kind() {

@@ -213,6 +213,9 @@ void sb_handshake_inherit(sb_pool *pool, const sb_pool *from);
 bool sb_handshake_begin(stdio_bus_t *bus, sb_worker *worker);
 
 /* Whether an answer that can't be used, with this id, was meant for its initialize. */
+/* The worker has written something that is no message. */
+void sb_handshake_garbage(sb_worker *worker);
+
 /* Why a worker of the pool is not ready, as what follows its name; NULL if the handshake is not the reason. */
 const char *sb_handshake_trouble(const sb_pool *pool);
 

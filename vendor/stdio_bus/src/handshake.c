@@ -86,7 +86,7 @@ static void on_timer(sb_timer *timer)
         if (worker->hello_due > 0) {
             sb_log(&bus->ctx, SB_LOG_ERROR, "worker %d (%s) %s for %u s", worker->id, worker->config->id, UNANSWERED,
                    pool->config.init_timeout_sec);
-            hello->trouble = UNANSWERED;
+            if (hello->trouble == NULL) hello->trouble = UNANSWERED;
         }
         worker->hello = 0;
         sb_worker_leave(worker);
@@ -202,6 +202,11 @@ bool sb_handshake_answered(stdio_bus_t *bus, sb_worker *worker, const sb_envelop
         fail(bus, worker, "refused initialize");
     }
     return true;
+}
+
+void sb_handshake_garbage(sb_worker *worker)
+{
+    if (worker->hello != 0) worker->pool->hello.trouble = "writes what is no JSON-RPC to stdout, and has not answered initialize";
 }
 
 const char *sb_handshake_trouble(const sb_pool *pool)

@@ -357,6 +357,7 @@ static void garbage(stdio_bus_t *bus, sb_worker *worker, sb_span line)
     uint64_t now = bus->ctx.loop.now;
     if (line.len > 256) line.len = 256;
     bus->more.worker_garbage++;
+    sb_handshake_garbage(worker);
     sb_report_worker(bus, STDIO_BUS_EVENT_WORKER_GARBAGE, worker, line, 0);
     if (now < worker->garbage_log_at) return;
     worker->garbage_log_at = now + GARBAGE_LOG_MS;

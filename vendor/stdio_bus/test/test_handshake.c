@@ -141,6 +141,17 @@ static void a_worker_that_does_not_answer_initialize_is_replaced(void)
     finish(bus);
 }
 
+static void a_worker_that_writes_something_else_than_json_instead_is_said_to(void)
+{
+    static const char config[] =
+        POOLS("{\"id\":\"p\",\"command\":\"sh\",\"args\":[\"-c\",\"read line; echo Usage; cat >/dev/null\"],\"protocol\":\"mcp\","
+              "\"init_timeout_sec\":1,\"initialize\":" PARAMS "}");
+    stdio_bus_t *bus = create(config, 0);
+    CHECK(stdio_bus_start(bus) == STDIO_BUS_OK && ingest(bus, "{\"id\":1,\"method\":\"m\"}") == STDIO_BUS_OK);
+    STEP_UNTIL(bus, has_seen("one writes what is no JSON-RPC to stdout, and has not answered initialize\""));
+    finish(bus);
+}
+
 /* ---- eras ---------------------------------------------------------------------------------- */
 
 static void a_pool_that_has_answered_without_a_handshake_takes_none(void)
@@ -258,6 +269,7 @@ static const sb_test tests[] = {
     TEST(a_refused_initialize_is_told_and_the_next_client_may_try),
     TEST(a_client_that_leaves_during_its_handshake_leaves_it_to_the_others),
     TEST(a_worker_that_does_not_answer_initialize_is_replaced),
+    TEST(a_worker_that_writes_something_else_than_json_instead_is_said_to),
     TEST(a_pool_that_has_answered_without_a_handshake_takes_none),
     TEST(a_probe_that_fails_leaves_the_handshake_open),
     TEST(without_a_handshake_each_message_goes_to_the_least_loaded_worker),
