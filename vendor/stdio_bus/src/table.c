@@ -23,7 +23,8 @@ uint32_t sb_hash(uint64_t seed, uint64_t salt, sb_span bytes)
         memcpy(&word, p, left);
         state = mix(state, word);
     }
-    return (uint32_t)(state ^ (state >> 32));
+    /* The upper half: below it, a bit depends on the lower bits of what was hashed only. */
+    return (uint32_t)(state >> 32);
 }
 
 void sb_slab_init(sb_slab *slab, size_t entry_size)

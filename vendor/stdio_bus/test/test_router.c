@@ -416,7 +416,29 @@ static void any_history_agrees_with_a_list(void)
     }
 }
 
+/* A bad hash makes a list of the index, whatever its seed. */
+static void names_that_differ_in_one_byte_only_are_spread(void)
+{
+    for (size_t len = 4; len <= 24; len++) {
+        for (size_t at = 0; at < len; at++) {
+            char name[24] = "nnnnnnnnnnnnnnnnnnnnnnn";
+            bool taken[1024] = {false};
+            int places = 0;
+            for (int c = 0; c < 256; c++) {
+                name[at] = (char)c;
+                sb_span bytes = {name, len};
+                bool *place = &taken[sb_hash(42, 7, bytes) % 1024];
+                places += *place ? 0 : 1;
+                *place = true;
+            }
+            /* 256 thrown at random into 1024 hit 226, give or take 5. */
+            CHECK(places > 190);
+        }
+    }
+}
+
 static const sb_test tests[] = {
+    TEST(names_that_differ_in_one_byte_only_are_spread),
     TEST(a_stable_id_travels_as_it_is),
     TEST(two_clients_with_the_same_id_get_their_own_answers),
     TEST(an_id_that_libraries_respell_is_replaced_and_restored),
