@@ -3,7 +3,7 @@
 //! `cargo run --example acp_chat -- COMMAND [ARGUMENT...]` starts the agent and
 //! sends it each line you type. Its text appears as it is written, its other
 //! doings in brackets, and where it wants a permission you are asked. It ends
-//! with the end of the input (Ctrl-D).
+//! with the end of the input (Ctrl-D) or Ctrl-C.
 
 use std::env;
 use std::error::Error;
@@ -38,7 +38,19 @@ async fn main() -> Result<()> {
         .on_request(move |request| answer(request, Arc::clone(&asked)))
         .build()?;
     bus.start().await?;
+    let end = tokio::select! {
+        end = chat(&bus, &person) => end,
+        _ = tokio::signal::ctrl_c() => Ok(()),
+    };
+    bus.stop().await?;
+    if let Err(error) = &end {
+        eprintln!("{error}");
+    }
+    // A return from here would wait for one more line: tokio's stdin can't be interrupted.
+    std::process::exit(i32::from(end.is_err()))
+}
 
+async fn chat(bus: &StdioBus, person: &Person) -> Result<()> {
     let hello = json!({"protocolVersion": 1, "clientCapabilities": {}});
     bus.request("initialize", hello).await?;
     let here = env::current_dir()?;
@@ -46,10 +58,9 @@ async fn main() -> Result<()> {
         .request("session/new", json!({"cwd": here, "mcpServers": []}))
         .await?;
 
-    while let Some(line) = read(&person, "> ").await? {
-        turn(&bus, &session["sessionId"], &line).await?;
+    while let Some(line) = read(person, "> ").await? {
+        turn(bus, &session["sessionId"], &line).await?;
     }
-    bus.stop().await?;
     Ok(())
 }
 

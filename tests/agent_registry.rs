@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use common::peer::worker_script;
-use common::{Client, TempDir, alone_async, wait_until};
+use common::{Client, TempDir, alone_async, program, wait_until};
 use serde_json::{Value, json};
 use stdiobus::agent::{AgentCard, Registry};
 use stdiobus::{BusConfig, Error, ErrorCode, ListenMode, PoolConfig, Protocol, StdioBus};
@@ -412,8 +412,16 @@ fn the_registry_of_the_documentation_can_be_used() {
     registry.stdio_options("echo").expect("valid");
 }
 
+fn task() -> Value {
+    json!({"id": "t", "message": {"role": "user", "parts": [{"type": "text", "text": "hello"}]}})
+}
+
+fn text_of(result: &Value) -> &Value {
+    &result["artifacts"][0]["parts"][0]["text"]
+}
+
 #[test]
-fn a_bus_runs_the_agents_of_a_registry_behind_a_socket() {
+fn a_bus_runs_the_agents_of_a_registry_for_clients_and_for_the_shell() {
     alone_async(|| async {
         let dir = TempDir::new();
         let path = with_agents(&dir);
@@ -425,20 +433,27 @@ fn a_bus_runs_the_agents_of_a_registry_behind_a_socket() {
             .build()
             .expect("valid");
         bus.start().await.expect("starts");
-        let answers = tokio::task::spawn_blocking(move || {
+        let asked = tokio::task::spawn_blocking(move || {
             let mut client = Client::unix(&socket);
-            let message = json!({"role": "user", "parts": [{"type": "text", "text": "hello"}]});
-            ["one", "two"].map(|pool| {
-                let params = json!({"id": "t", "message": message});
+            for pool in ["one", "two"] {
+                let params = task();
                 let request = json!({"jsonrpc": "2.0", "id": pool, "pool": pool, "method": "tasks/send", "params": params});
-                client.ask(&request.to_string())
-            })
+                let answer = client.ask(&request.to_string());
+                assert_eq!(answer["id"], *pool, "{answer}");
+                assert_eq!(text_of(&answer["result"]), &format!("{pool}: hello"));
+                // From a shell.
+                let output = Command::new(program())
+                    .args(["call", "--pool", pool, "--unix"])
+                    .args([&socket, Path::new("tasks/send")])
+                    .arg(task().to_string())
+                    .output()
+                    .expect("it runs");
+                assert!(output.status.success(), "{output:?}");
+                let result = serde_json::from_slice(&output.stdout).expect("JSON");
+                assert_eq!(text_of(&result), &format!("{pool}: hello"));
+            }
         });
-        for (name, answer) in ["one", "two"].iter().zip(answers.await.expect("answered")) {
-            assert_eq!(answer["id"], *name, "{answer}");
-            let text = &answer["result"]["artifacts"][0]["parts"][0]["text"];
-            assert_eq!(text, &format!("{name}: hello"), "{answer}");
-        }
+        asked.await.expect("answered");
         bus.stop().await.expect("stops");
     });
 }
