@@ -247,16 +247,39 @@ impl Drop for Terminal {
     }
 }
 
+fn wizard(home: &Home) -> Terminal {
+    let (folder, program) = (home.0.path("."), program().display());
+    let shell = format!(
+        "HOME={} {program} onboard; echo status=$?; cat",
+        folder.display()
+    );
+    Terminal::start(home, &shell)
+}
+
+#[test]
+fn the_end_of_a_terminals_input_adds_nothing() {
+    let home = Home::new();
+    let terminal = wizard(&home);
+    for (prompt, answer) in [
+        ("Agent name", "x"),
+        ("Description", ""),
+        ("Transport", "stdio"),
+        ("Command", "sh"),
+    ] {
+        terminal.wait_for(prompt);
+        terminal.enter(answer);
+    }
+    terminal.wait_for("Args");
+    terminal.tmux(&["send-keys", "C-d"]);
+    terminal.wait_for("cancelled: nothing is changed");
+    terminal.wait_for("status=1");
+    assert!(!home.registry().exists());
+}
+
 #[test]
 fn the_wizard_works_in_a_terminal() {
     let home = Home::new();
-    let folder = home.0.path(".");
-    let shell = format!(
-        "HOME={} {} onboard; echo status=$?; cat",
-        folder.display(),
-        program().display()
-    );
-    let terminal = Terminal::start(&home, &shell);
+    let terminal = wizard(&home);
     let prompts = [
         "Agent name",
         "Description",
@@ -542,6 +565,38 @@ fn a_signal_ends_the_program_and_its_agent() {
         wait_until("nothing is left", common::BOUND, || {
             !family.iter().any(|pid| runs(*pid))
         });
+    }
+}
+
+#[test]
+fn a_signal_lets_the_agent_end_what_it_has_started() {
+    for (name, code) in [("HUP", 129), ("INT", 130), ("TERM", 143)] {
+        let home = Home::with_agents();
+        let config = home.0.path("shell.yaml");
+        let shell = "name: shell\nhandler: exec\nbackend: {command: sh, args: [-c]}\n";
+        fs::write(&config, shell).expect("written");
+        home.edit(|agents| {
+            let args = json!(["run", "--config", config, "--stdio"]);
+            agents[0]["transport"]["config"] = json!({"command": program(), "args": args});
+        });
+        let mut sending = home
+            .command(&["send", "py", "sleep 600 & wait"])
+            .spawn()
+            .expect("it starts");
+        // The agent, its shell, and what that has started.
+        let family = || {
+            let agents = children(sending.id());
+            let shells: Vec<u32> = agents.iter().flat_map(|pid| children(*pid)).collect();
+            let started: Vec<u32> = shells.iter().flat_map(|pid| children(*pid)).collect();
+            [agents, shells, started].concat()
+        };
+        wait_until("all run", common::BOUND, || family().len() == 3);
+        let family = family();
+        let start = Instant::now();
+        signal(sending.id(), name);
+        assert_eq!(sending.wait().expect("it ends").code(), Some(code));
+        assert!(start.elapsed() < Duration::from_secs(4));
+        assert!(!family.iter().any(|pid| runs(*pid)), "after SIG{name}");
     }
 }
 

@@ -17,7 +17,7 @@ use crate::native::{kill_group, terminate_group};
 use crate::rpc::{self, Glance, Kind, Lines, Parts};
 
 /// How long the end of its input, and SIGTERM, may be ignored.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 const GRACE: Duration = Duration::from_secs(2);
 
 /// How long it is waited for what belongs to an end: the exit of an agent that has
@@ -106,8 +106,9 @@ impl Drop for Guard {
 pub(super) struct Agent {
     pub(super) guard: Guard,
     pub(super) pipes: Pipes,
-    /// True, or without a sender, once it is to end.
-    pub(super) closing: watch::Receiver<bool>,
+    /// How long the end of its input may be ignored, once it is to end; it is, too,
+    /// without a sender.
+    pub(super) closing: watch::Receiver<Option<Duration>>,
     pub(super) outgoing: mpsc::UnboundedReceiver<Outgoing>,
     pub(super) queue: mpsc::WeakUnboundedSender<Outgoing>,
     pub(super) max_line: usize,
@@ -147,6 +148,7 @@ impl Agent {
         let mut reading = Some(Box::pin(incoming.read(pipes.stdout)));
         let mut errors = Some(Box::pin(read_errors(pipes.stderr, Arc::clone(&shared))));
         let mut rung = None;
+        let mut patience = None;
         // Why, and when, requests end even if the agent doesn't.
         let mut broken: Option<(String, Instant)> = None;
 
@@ -165,8 +167,9 @@ impl Agent {
                     broken.get_or_insert((why, Instant::now() + wait));
                 }
                 () = when(&mut errors) => errors = None,
-                () = asked_to_close(&mut closing), if rung.is_none() => {
-                    rung = Some(Rung::Terminate(Instant::now() + PATIENCE));
+                asked = asked_to_close(&mut closing, patience) => {
+                    patience = Some(asked);
+                    rung = Some(Rung::sooner(rung, Instant::now() + asked));
                 }
                 () = until(broken.as_ref().map(|(_, at)| *at)) => {
                     if let Some((why, _)) = broken.take() {
@@ -201,6 +204,15 @@ impl Agent {
 }
 
 impl Rung {
+    /// SIGTERM at this time, unless it comes sooner or has come.
+    fn sooner(rung: Option<Self>, at: Instant) -> Self {
+        match rung {
+            None => Self::Terminate(at),
+            Some(Self::Terminate(before)) => Self::Terminate(before.min(at)),
+            Some(later) => later,
+        }
+    }
+
     fn at(self) -> Option<Instant> {
         match self {
             Self::Terminate(at) | Self::Kill(at) => Some(at),
@@ -246,23 +258,32 @@ async fn until(at: Option<Instant>) {
     }
 }
 
-async fn asked_to_close(closing: &mut watch::Receiver<bool>) {
-    // Without a sender nobody is left who could ask for anything.
-    let _ = closing.wait_for(|closing| *closing).await;
+/// Something else than what is known.
+async fn asked_to_close(
+    closing: &mut watch::Receiver<Option<Duration>>,
+    known: Option<Duration>,
+) -> Duration {
+    let asked = closing.wait_for(|asked| asked.is_some() && *asked != known);
+    match asked.await.map(|asked| *asked) {
+        Ok(asked) => asked.unwrap_or(PATIENCE),
+        // Without a sender nobody is left who could ask for anything.
+        Err(_) if known.is_none() => PATIENCE,
+        Err(_) => std::future::pending().await,
+    }
 }
 
 /// Writes what is queued; its stdin ends when that is done and it is to end.
 async fn write(
     mut stdin: ChildStdin,
     mut outgoing: mpsc::UnboundedReceiver<Outgoing>,
-    mut closing: watch::Receiver<bool>,
+    mut closing: watch::Receiver<Option<Duration>>,
     shared: Arc<Shared>,
 ) -> io::Result<()> {
     loop {
         let next = tokio::select! {
             biased;
             next = outgoing.recv() => next,
-            () = asked_to_close(&mut closing) => None,
+            _ = asked_to_close(&mut closing, None) => None,
         };
         let Some(next) = next else {
             return Ok(());

@@ -54,7 +54,7 @@ pub struct StdioTransport {
 struct Inner {
     shared: Arc<Shared>,
     queue: mpsc::UnboundedSender<Outgoing>,
-    closing: watch::Sender<bool>,
+    closing: watch::Sender<Option<Duration>>,
     done: watch::Receiver<bool>,
     pid: u32,
     timeout: Option<Duration>,
@@ -129,7 +129,7 @@ impl StdioTransport {
             started: Instant::now(),
         });
         let (queue, outgoing) = mpsc::unbounded_channel();
-        let (closing, closed) = watch::channel(false);
+        let (closing, closed) = watch::channel(None);
         let (finished, done) = watch::channel(false);
         let agent = process::Agent {
             guard: process::Guard::new(child, pid, Arc::clone(&shared), finished),
@@ -295,13 +295,25 @@ impl StdioTransport {
     /// what it has and exit; after 5 seconds its process group gets SIGTERM, and
     /// after 2 more SIGKILL. What is left of its group when it has ended is killed.
     /// Requests that it doesn't answer until then end with `TransportError`; new ones
-    /// do so at once. May be called again.
+    /// do so at once. May be called again. Where `main` returns without it, an agent in
+    /// the middle of something gets SIGKILL, and can't end what it has started itself.
     ///
     /// # Cancel safety
     /// Dropping the future doesn't stop it from being ended.
     pub async fn close(&self) {
+        self.close_within(process::PATIENCE).await;
+    }
+
+    /// The same, but SIGTERM comes after this time: with zero, at once. While a
+    /// close is under way, a shorter one hastens it.
+    ///
+    /// # Cancel safety
+    /// As that of [`close`](Self::close).
+    pub async fn close_within(&self, patience: Duration) {
         self.inner.shared.table().closing = true;
-        self.inner.closing.send_replace(true);
+        self.inner.closing.send_modify(|asked| {
+            *asked = Some(asked.map_or(patience, |before| before.min(patience)));
+        });
         let mut done = self.inner.done.clone();
         // Who reports that has gone only when it is done.
         let _ = done.wait_for(|done| *done).await;

@@ -77,10 +77,8 @@ async fn serve(args: &RunArgs, spec: AgentSpec, log: &Log) -> Result<(), String>
         .strict_reference(args.strict_reference);
     let signal = async {
         // A hangup ends it, too: whoever uses it is gone.
-        match signals.next_or_hangup().await {
-            Some(signal) => log.info(format_args!("{signal}, stopping")),
-            None => log.info("SIGHUP, stopping"),
-        }
+        let signal = signals.any().await;
+        log.info(format_args!("{signal}, stopping"));
     };
     agent
         .serve_until(tokio::io::stdin(), tokio::io::stdout(), signal)

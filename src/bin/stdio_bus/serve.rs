@@ -144,13 +144,13 @@ impl Daemon<'_> {
                 started = started.as_mut() => {
                     return started.map(|()| Start::Done { outdated }).map_err(|e| e.to_string());
                 }
-                signal = self.signals.next_or_hangup() => match signal {
-                    Some(signal) => {
+                signal = self.signals.any() => match signal {
+                    Signal::Hangup => outdated = true,
+                    signal => {
                         self.log.info(format_args!("{signal} during the start, stopping"));
                         self.stop_now().await;
                         return Ok(Start::Stopped);
                     }
-                    None => outdated = true,
                 },
             }
         }
@@ -299,7 +299,10 @@ async fn wait(
     stopped: &mut JoinHandle<()>,
 ) -> End {
     tokio::select! {
-        signal = signals.next_or_hangup() => signal.map_or(End::Reload, End::Signal),
+        signal = signals.any() => match signal {
+            Signal::Hangup => End::Reload,
+            signal => End::Signal(signal),
+        },
         reason = client_gone => match reason.as_str() {
             "closed" => End::ClientDone,
             "shutdown" => End::BusStopped,

@@ -17,11 +17,12 @@ pub(crate) struct Signals {
     hangup: unix::Signal,
 }
 
-/// One that asks the program to end.
+/// One of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Signal {
     Terminate,
     Interrupt,
+    Hangup,
 }
 
 impl Signals {
@@ -46,21 +47,22 @@ impl Signals {
         }
     }
 
-    /// The next one that asks the program to end. SIGHUP means nothing meanwhile.
+    /// The next one that asks a daemon to end. SIGHUP means nothing meanwhile.
     pub(crate) async fn next(&mut self) -> Signal {
         loop {
-            if let Some(signal) = self.next_or_hangup().await {
-                return signal;
+            match self.any().await {
+                Signal::Hangup => {}
+                signal => return signal,
             }
         }
     }
 
-    /// The next one; `None` is SIGHUP.
-    pub(crate) async fn next_or_hangup(&mut self) -> Option<Signal> {
+    /// The next one. What runs in a terminal ends with it, by SIGHUP.
+    pub(crate) async fn any(&mut self) -> Signal {
         tokio::select! {
-            _ = self.terminate.recv() => Some(Signal::Terminate),
-            _ = self.interrupt.recv() => Some(Signal::Interrupt),
-            _ = self.hangup.recv() => None,
+            _ = self.terminate.recv() => Signal::Terminate,
+            _ = self.interrupt.recv() => Signal::Interrupt,
+            _ = self.hangup.recv() => Signal::Hangup,
         }
     }
 }
@@ -71,6 +73,7 @@ impl Signal {
         match self {
             Self::Terminate => 128 + 15,
             Self::Interrupt => 128 + 2,
+            Self::Hangup => 128 + 1,
         }
     }
 }
@@ -80,6 +83,7 @@ impl fmt::Display for Signal {
         f.write_str(match self {
             Self::Terminate => "SIGTERM",
             Self::Interrupt => "SIGINT",
+            Self::Hangup => "SIGHUP",
         })
     }
 }

@@ -1,6 +1,6 @@
 //! Questions on stderr, answers from stdin: a line each, whoever writes them.
 
-use std::io::{self, BufRead, StdinLock, Write};
+use std::io::{self, BufRead, IsTerminal, StdinLock, Write};
 
 pub(super) struct Prompt {
     answers: StdinLock<'static>,
@@ -13,7 +13,8 @@ impl Prompt {
         }
     }
 
-    /// The answer without the spaces around it; empty where there is none.
+    /// The answer without the spaces around it; empty where a file or pipe has none
+    /// left. Whoever ends the input of a terminal wants to go.
     pub(super) fn ask(&mut self, question: &str) -> io::Result<String> {
         let mut stderr = io::stderr().lock();
         write!(stderr, "{question}: ")?;
@@ -21,6 +22,9 @@ impl Prompt {
         let mut answer = String::new();
         if self.answers.read_line(&mut answer)? == 0 {
             writeln!(stderr)?;
+            if self.answers.is_terminal() {
+                return Err(io::Error::other("cancelled: nothing is changed"));
+            }
         }
         Ok(answer.trim().to_owned())
     }

@@ -19,7 +19,7 @@ use clap::{ArgGroup, Args};
 use serde_json::value::RawValue;
 
 use crate::args::TcpAddress;
-use crate::signals::{Signal, Signals};
+use crate::signals::Signals;
 use failed::{Failed, REJECTED};
 use target::Target;
 
@@ -140,8 +140,7 @@ fn read_params(given: &str) -> Result<Box<RawValue>, Failed> {
 
 /// Waits for a signal that ends the program.
 async fn interrupted(signals: &mut Signals) -> Failed {
-    let signal = signals.next_or_hangup().await;
-    Failed::quiet(signal.map_or(128 + 1, Signal::exit_code))
+    Failed::quiet(signals.any().await.exit_code())
 }
 
 /// A time limit; `None` is none.

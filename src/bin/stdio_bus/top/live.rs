@@ -44,9 +44,7 @@ pub(super) async fn run(args: &TopArgs) -> Result<u8, String> {
                 None => return Err("the keyboard is gone".into()),
             },
             // SIGHUP: the terminal is gone, and whoever watched with it.
-            signal = signals.next_or_hangup() => {
-                return Ok(signal.map_or(128 + 1, |signal| signal.exit_code()));
-            }
+            signal = signals.any() => return Ok(signal.exit_code()),
         }
         wanted.send_if_modified(|wanted| {
             let changed = *wanted != app.selected;
