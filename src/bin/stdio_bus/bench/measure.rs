@@ -7,7 +7,7 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use super::args::{BenchArgs, Client};
-use super::bus::Bus;
+use super::bus::{Bus, Held};
 use super::histogram::Percentiles;
 use super::load::{Load, Problem};
 use super::usage::{self, Memory};
@@ -68,79 +68,90 @@ pub(super) async fn latency(
     interrupted: impl Future<Output = ()>,
 ) -> Result<Figures, String> {
     usage::forget_peak();
-    let work = Work::new(args);
     let begun = Instant::now();
     let bus = Bus::start(args, client).await?;
-    let start = begun.elapsed();
-    let result = on(&bus, args, work, inflight, interrupted).await;
-    bus.stop().await;
-    let (load, measured) = result?;
-    let (failed, lost, problem) = load.problems();
-    Ok(Figures {
+    let row = Begun {
         client,
         inflight,
-        size: load.work.size(),
-        time: measured.time,
-        latencies: load.latencies.percentiles(),
-        cpu: measured.cpu.filter(|_| !args.is_elsewhere()),
-        memory: match args.is_elsewhere() {
-            true => Memory::default(),
-            false => measured.memory,
-        },
-        start,
-        primed: measured.primed,
-        failed,
-        lost,
-        problem,
-    })
+        start: begun.elapsed(),
+    };
+    let result = on(&bus, args, row, interrupted).await;
+    bus.stop().await;
+    result
 }
 
-struct Measured {
-    time: Duration,
-    cpu: Option<Duration>,
-    memory: Memory,
-    primed: u64,
+/// What is known of a row at its beginning.
+struct Begun {
+    client: Client,
+    inflight: u32,
+    start: Duration,
 }
 
+/// On a bus that has been started.
 async fn on(
     bus: &Bus,
     args: &BenchArgs,
-    work: Work,
-    inflight: u32,
+    row: Begun,
     interrupted: impl Future<Output = ()>,
-) -> Result<(Arc<Load>, Measured), String> {
-    try_once(bus, args, &work).await?;
-    let _held = bus.hold(args, &work).await?;
-    let load = Arc::new(Load::new(work, inflight));
-    let mut asking = bus.ask(args, &load).await?;
+) -> Result<Figures, String> {
     let mut interrupted = std::pin::pin!(interrupted);
+    let work = Work::new(args);
+    let _held = tokio::select! {
+        held = prepared(bus, args, &work) => held?,
+        () = interrupted.as_mut() => return Err("interrupted before there was anything".into()),
+    };
+    let load = Arc::new(Load::new(work, row.inflight));
+    let mut asking = bus.ask(args, &load).await?;
 
-    let goes_on = tokio::select! {
+    // Where the load has ended by itself there is nothing to wait for.
+    let mut going = tokio::select! {
         () = warm_up(args, &load) => true,
         () = interrupted.as_mut() => false,
         _ = &mut asking => false,
     };
     let primed = load.sent().min(load.work.sessions);
     let (cpu, begun) = (usage::cpu(), Instant::now());
-    if goes_on {
+    if going {
         load.measure();
-        tokio::select! {
-            () = sleep(args.secs) => {}
-            () = interrupted => {}
-            _ = &mut asking => {}
-        }
+        going = tokio::select! {
+            () = sleep(args.secs) => true,
+            () = interrupted.as_mut() => false,
+            _ = &mut asking => false,
+        };
     }
     load.end();
-    let measured = Measured {
-        time: begun.elapsed(),
-        cpu: usage::cpu()
-            .zip(cpu)
-            .map(|(after, before)| after.saturating_sub(before)),
-        memory: usage::memory(),
-        primed,
+    let time = begun.elapsed();
+    let (cpu, memory) = match args.is_elsewhere() {
+        // Of this process, which has no bus.
+        true => (None, Memory::default()),
+        false => (usage::since(cpu), usage::memory()),
     };
-    ended(asking).await;
-    Ok((load, measured))
+    if going {
+        tokio::select! {
+            () = ended(asking) => {}
+            () = interrupted => {}
+        }
+    }
+    let (failed, lost, problem) = load.problems();
+    Ok(Figures {
+        client: row.client,
+        inflight: row.inflight,
+        size: load.work.size(),
+        time,
+        latencies: load.latencies.percentiles(),
+        cpu,
+        memory,
+        start: row.start,
+        primed,
+        failed,
+        lost,
+        problem,
+    })
+}
+
+async fn prepared(bus: &Bus, args: &BenchArgs, work: &Work) -> Result<Held, String> {
+    try_once(bus, args, work).await?;
+    bus.hold(args, work).await
 }
 
 /// So that a method nobody answers is told of at once, and in its own words.

@@ -36,7 +36,9 @@ impl Row {
             Self::Lifecycle(row) => (row.failed, row.lost, row.problem.as_deref()),
         };
         if failed == 0 && lost == 0 {
-            return None;
+            let none = !self.is_ok();
+            return none
+                .then(|| "no answer came in the time that was measured: raise --secs".into());
         }
         let first = first.unwrap_or("no reason is known");
         Some(format!("{failed} failed, {lost} lost; the first: {first}"))
@@ -59,41 +61,68 @@ impl Row {
 
     /// The names of the columns.
     pub(super) fn heading(&self) -> String {
-        match self {
-            Self::Latency(_) => columns(&[
-                "client",
-                "in flight",
-                "answers/s",
-                "MB/s",
-                "p50 µs",
-                "p99 µs",
-                "p99.9 µs",
-                "CPU s/1M",
-                "peak MB",
-                "problems",
-            ]),
-            Self::Idle(_) => columns(&["client", "CPU %", "wakeups/s", "peak MB"]),
-            Self::Lifecycle(_) => columns(&[
-                "client",
-                "workers",
-                "started ms",
-                "all answered ms",
-                "stop ms",
-                "peak MB",
-                "problems",
-            ]),
-        }
+        let names = self.columns().iter().map(|(name, _)| (*name).to_owned());
+        self.aligned(&names.collect::<Vec<_>>())
     }
 
     pub(super) fn line(&self) -> String {
-        let cells = match self {
+        self.aligned(&match self {
             Self::Latency(row) => latency_cells(row),
             Self::Idle(row) => idle_cells(row),
             Self::Lifecycle(row) => lifecycle_cells(row),
-        };
-        columns(&cells.iter().map(String::as_str).collect::<Vec<_>>())
+        })
+    }
+
+    fn columns(&self) -> &'static [(&'static str, usize)] {
+        match self {
+            Self::Latency(_) => LATENCY,
+            Self::Idle(_) => IDLE,
+            Self::Lifecycle(_) => LIFECYCLE,
+        }
+    }
+
+    /// The first to the left, the others to the right, but for what has no width.
+    fn aligned(&self, cells: &[String]) -> String {
+        let mut line = String::new();
+        for (cell, (name, width)) in cells.iter().zip(self.columns()) {
+            line += &match (*name, *width) {
+                ("client", width) => format!("{cell:<width$}"),
+                (_, 0) => format!("  {cell}"),
+                (_, width) => format!(" {cell:>width$}"),
+            };
+        }
+        line
     }
 }
+
+/// The columns and their widths.
+const LATENCY: &[(&str, usize)] = &[
+    ("client", 8),
+    ("in flight", 9),
+    ("answers/s", 10),
+    ("MB/s", 7),
+    ("p50 µs", 9),
+    ("p99 µs", 9),
+    ("p99.9 µs", 9),
+    ("CPU s/1M", 9),
+    ("peak MB", 7),
+    ("problems", 0),
+];
+const IDLE: &[(&str, usize)] = &[
+    ("client", 8),
+    ("CPU %", 7),
+    ("wakeups/s", 9),
+    ("peak MB", 7),
+];
+const LIFECYCLE: &[(&str, usize)] = &[
+    ("client", 8),
+    ("workers", 7),
+    ("started ms", 10),
+    ("all answered ms", 15),
+    ("stopped ms", 10),
+    ("peak MB", 7),
+    ("problems", 0),
+];
 
 /// A row that there isn't.
 pub(super) fn failure(why: &str) -> Value {
@@ -208,23 +237,6 @@ fn problems(failed: u64, lost: u64) -> String {
 
 fn peak(kib: Option<u64>) -> String {
     kib.map_or("-".into(), |kib| number(kib as f64 / 1024.0, 1))
-}
-
-/// The first to the left, the last as it is, the others to the right.
-fn columns(cells: &[&str]) -> String {
-    let last = cells.len() - 1;
-    let mut line = String::new();
-    for (n, cell) in cells.iter().enumerate() {
-        line += &match n {
-            0 => format!("{cell:<9}"),
-            _ if n == last && cells.len() > 4 => format!("  {cell}"),
-            4 if cells.len() == 7 => format!("{cell:>10}"),
-            _ if cells.len() == 7 => format!("{cell:>17}"),
-            _ => format!("{cell:>11}"),
-        };
-    }
-    line.truncate(line.trim_end().len());
-    line
 }
 
 /// With commas between thousands; digits after the point for what is small.

@@ -47,7 +47,7 @@ pub(super) async fn idle(
         client,
         start,
         time: begun.elapsed(),
-        cpu: usage::cpu().zip(cpu).map(|(after, before)| after - before),
+        cpu: usage::since(cpu),
         // Threads may have ended meanwhile.
         wakeups: usage::sleeps()
             .zip(sleeps)
@@ -82,11 +82,9 @@ pub(super) async fn lifecycle(args: &BenchArgs, client: Client) -> Result<Lifecy
     let workers = bus.workers().unwrap_or(args.workers).max(1);
     let work = Work::new(args).over(workers.into());
     let load = Arc::new(Load::once(work, workers));
-    let asking = bus.ask(args, &load).await;
-    if let Ok(asking) = asking {
-        ended(asking).await;
-    } else if let Err(error) = asking {
-        load.failed(error);
+    match bus.ask(args, &load).await {
+        Ok(asking) => ended(asking).await,
+        Err(error) => load.failed(error),
     }
     let ready = begun.elapsed();
     let memory = usage::memory();

@@ -18,6 +18,11 @@ pub(super) fn cpu() -> Option<Duration> {
     clock.now().ok().map(Duration::from)
 }
 
+/// CPU time since then.
+pub(super) fn since(before: Option<Duration>) -> Option<Duration> {
+    Some(cpu()?.saturating_sub(before?))
+}
+
 /// Lets the peak begin anew. Where the kernel refuses, it goes back to the start.
 pub(super) fn forget_peak() {
     const PEAK: &str = "5";
