@@ -26,8 +26,8 @@ one then, too.
 Times are from the call to its answer, in microseconds (µs): half of all answers were
 faster than p50, 99 % than p99. "MB/s" are millions of bytes of requests. "CPU s/1M"
 are seconds of CPU time for a million answers, "peak MB" is the most memory, in MiB:
-both of this process, bus and client together, but not of the workers. For a bus that
-runs already they aren't known.
+both of this process, bus and client together, but not of the workers. Memory that rows
+above have used may count again. For a bus that runs already they aren't known.
 
 A worker or a configuration of yours must answer the method: say which by --method
 and --params. The params that --size makes up are {"d":"xxx..."}.
@@ -209,10 +209,13 @@ impl BenchArgs {
         };
         let version = env!("CARGO_PKG_VERSION");
         let (size, seconds) = (Work::new(self).size(), self.secs.as_secs_f64());
-        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        let cpus = match std::thread::available_parallelism().map_or(1, usize::from) {
+            1 => "1 CPU".into(),
+            cpus => format!("{cpus} CPUs"),
+        };
         match self.scenario {
             Scenario::Lat => format!(
-                "stdio_bus {version}: {:?} to {bus}, {size} bytes a request, {seconds} s a row, {cpus} CPUs",
+                "stdio_bus {version}: {:?} to {bus}, {size} bytes a request, {seconds} s a row, {cpus}",
                 self.method
             ),
             Scenario::Idle => format!("stdio_bus {version}: {bus}, {seconds} s without requests"),
