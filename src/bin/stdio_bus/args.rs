@@ -14,6 +14,7 @@ use nix::unistd::{Group, User};
 use stdiobus::{Listen, LogLevel};
 
 use crate::agents::AgentCommand;
+use crate::bench::BenchArgs;
 use crate::call::CallArgs;
 use crate::check::CheckArgs;
 use crate::run::RunArgs;
@@ -56,6 +57,11 @@ pub(crate) enum Command {
     /// Watch a running bus
     #[cfg(feature = "top")]
     Top(TopArgs),
+    /// Measure how fast a bus answers: latency, rate, CPU time and memory
+    Bench(Box<BenchArgs>),
+    /// The echo worker of bench
+    #[command(name = crate::bench::WORKER, hide = true)]
+    BenchWorker,
     #[command(flatten)]
     Agents(AgentCommand),
     /// Print a script that completes this command line

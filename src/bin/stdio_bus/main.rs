@@ -7,6 +7,7 @@
 mod admin;
 mod agents;
 mod args;
+mod bench;
 mod call;
 mod check;
 mod log;
@@ -43,6 +44,8 @@ fn main() -> ExitCode {
         Some(Command::Agents(command)) => agents::run(command),
         Some(Command::Check(args)) => check::run(&args),
         Some(Command::Call(args)) => call::run(&args),
+        Some(Command::Bench(args)) => bench::run(&args),
+        Some(Command::BenchWorker) => bench::worker::run(),
         Some(Command::Run(args)) => run::run(&args),
         #[cfg(feature = "top")]
         Some(Command::Top(args)) => top::run(&args),
