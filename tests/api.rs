@@ -87,6 +87,7 @@ fn every_future_is_send(
     send(served.serve(tokio::io::empty(), tokio::io::sink()));
     send(served.serve_until(tokio::io::empty(), tokio::io::sink(), async {}));
     send(agent.close());
+    send(agent.close_within(std::time::Duration::ZERO));
     send(agent.request("m", json!({})));
     send(agent.request_with_id(1, "m", json!({})));
     send(agent.request_raw("{}"));
