@@ -46,18 +46,6 @@ pub(crate) fn run(args: &BenchArgs) -> ExitCode {
     }
 }
 
-/// What has told us to end.
-#[derive(Debug, Clone, Copy)]
-struct Interrupted(Option<Signal>);
-
-impl Interrupted {
-    /// What a shell shows for a program that this signal has ended.
-    fn exit_code(self) -> ExitCode {
-        const HANGUP: u8 = 128 + 1;
-        ExitCode::from(self.0.map_or(HANGUP, Signal::exit_code))
-    }
-}
-
 /// All rows. The error is for the user.
 async fn all(args: &BenchArgs) -> Result<ExitCode, String> {
     let mut signals = Signals::new().map_err(|e| format!("no signals: {e}"))?;
@@ -71,7 +59,7 @@ async fn all(args: &BenchArgs) -> Result<ExitCode, String> {
                     output.row(&row, true)?;
                 }
                 crate::tell("interrupted");
-                return Ok(signal.exit_code());
+                return Ok(signal.exit_code().into());
             }
             match row {
                 Some(Ok(row)) => {
@@ -103,7 +91,7 @@ async fn one(
     client: Client,
     inflight: u32,
     signals: &mut Signals,
-) -> (Option<Result<Row, String>>, Option<Interrupted>) {
+) -> (Option<Result<Row, String>>, Option<Signal>) {
     let (interrupt, interrupted) = tokio::sync::oneshot::channel::<()>();
     let mut interrupt = Some(interrupt);
     let mut row = std::pin::pin!(measured(args, client, inflight, async {
@@ -125,10 +113,10 @@ async fn one(
     }
 }
 
-async fn next(signals: &mut Signals, first: Option<Interrupted>) -> Interrupted {
+async fn next(signals: &mut Signals, first: Option<Signal>) -> Signal {
     match first {
-        None => Interrupted(signals.next_or_hangup().await),
-        Some(Interrupted(first)) => Interrupted(Some(signals.next_after(first).await)),
+        None => signals.any().await,
+        first => signals.next_after(first).await,
     }
 }
 
