@@ -1,5 +1,7 @@
 //! Figures and text, short enough for a table.
 
+use ratatui::text::Span;
+
 /// A number with three digits or so: `0`, `0.25`, `9.5`, `120`, `1.2k`.
 pub(super) fn number(value: f64) -> String {
     let (mut value, mut unit) = (value, 0);
@@ -48,6 +50,11 @@ pub(super) fn duration(ms: u64) -> String {
         3_600..86_400 => format!("{hours}h{:02}m", minutes % 60),
         _ => format!("{days}d{:02}h", hours % 24),
     }
+}
+
+/// How many columns of a terminal this takes: some characters take two, some none.
+pub(super) fn width(text: &str) -> usize {
+    Span::raw(text).width()
 }
 
 /// Text of others without what would move the cursor or change colours.
@@ -131,6 +138,19 @@ mod tests {
             (86_400 * 3 + 3_600 * 4, "3d04h"),
         ] {
             assert_eq!(duration(seconds * 1_000), text);
+        }
+    }
+
+    #[test]
+    fn a_width_is_what_a_terminal_needs() {
+        for (text, columns) in [
+            ("", 0),
+            ("tools", 5),
+            ("ä", 1),
+            ("a\u{301}", 1),
+            ("日本", 4),
+        ] {
+            assert_eq!(width(text), columns, "{text}");
         }
     }
 

@@ -24,6 +24,7 @@ use source::Source;
 use view::View;
 
 #[derive(Debug, Args)]
+#[command(after_help = screen::HELP)]
 pub(crate) struct TopArgs {
     /// The socket that the bus was given with --admin
     #[arg(long, value_name = "PATH")]
@@ -33,7 +34,7 @@ pub(crate) struct TopArgs {
     #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = parse_interval)]
     interval: Duration,
 
-    /// Print one view as text and exit
+    /// Print one view as text and exit, for pipes and files
     #[arg(long)]
     once: bool,
 }

@@ -1,5 +1,6 @@
 //! A view as text.
 
+use super::format::width;
 use super::view::{Table, View};
 
 pub(super) fn text(view: &View) -> String {
@@ -25,8 +26,8 @@ fn table_text(table: &Table) -> String {
     let mut out = String::new();
     for cells in std::iter::once(&heading).chain(table.rows.iter().map(|row| &row.cells)) {
         let padded = cells.iter().zip(&widths).enumerate();
-        let padded = padded.map(|(column, (cell, width))| {
-            let blanks = " ".repeat(width.saturating_sub(cell.chars().count()));
+        let padded = padded.map(|(column, (cell, wanted))| {
+            let blanks = " ".repeat(wanted.saturating_sub(width(cell)));
             match table.left.contains(&column) {
                 true => format!("{cell}{blanks}"),
                 false => format!("{blanks}{cell}"),
@@ -64,5 +65,14 @@ WORKER  POOL    PID  STATE    UPTIME  RESTARTS  PENDING
      3  agents    -  backoff      0s         7        0
 ";
         assert_eq!(page, expected);
+    }
+
+    #[test]
+    fn columns_are_aligned_where_characters_are_wide() {
+        let mut wide = example();
+        wide.pools[0].id = "日本".into();
+        let page = text(&View::new(&wide, None));
+        assert!(page.contains("\n日本      2/2  "), "{page}");
+        assert!(page.contains("\nagents    1/2  "), "{page}");
     }
 }

@@ -14,7 +14,11 @@ const KEYS: &str = "q quit  up/down select  p pause  ? help";
 /// The widest column of text, so that figures have room.
 const MAX_TEXT: usize = 24;
 
-const HELP: &str = "\
+/// Blanks between columns.
+const SPACING: u16 = 2;
+
+/// Keys first: they are left where there is little room.
+pub(super) const HELP: &str = "\
 q, Esc, Ctrl-C   quit
 up, down, k, j   select a worker
 PgUp, PgDn       ten workers at once
@@ -22,11 +26,19 @@ Home, End        the first, the last
 p                pause, go on
 ?                this help
 
+READY     workers that take requests, of all
+PENDING   requests without an answer yet
+QUEUED    those that wait for a ready worker
+SESSIONS  sessions that belong to a worker
+REQ/S     requests since the last look
+P50, P99  half of the answers were as fast,
+          and 99 of 100, since the pool began
+RESTARTS  of workers that had ended
+OTHERS    workers that are not ready
+
 Red is out of order, yellow on its way or
-short of workers. P50 and P99 are how long
-answers took since the pool began. Below
-the workers is the end of the stderr of
-the selected one.";
+short of workers. The end of stderr is that
+of the selected worker.";
 
 pub(super) fn draw(frame: &mut Frame<'_>, app: &App) {
     let area = frame.area();
@@ -111,6 +123,30 @@ fn style_of(tone: Tone) -> Style {
     }
 }
 
+/// How wide the columns are that have room, the first in any case: a figure that is
+/// cut is another figure. What is text may be cut, and the last takes the rest.
+fn fitting(table: &Table, room: u16) -> Vec<Constraint> {
+    let last = table.heading.len() - 1;
+    let widths = table.widths().into_iter().enumerate();
+    let widths = widths.map(|(column, width)| match table.left.contains(&column) {
+        true if column == last => (table.heading[column].len(), true),
+        true => (width.min(MAX_TEXT), false),
+        false => (width, false),
+    });
+    let mut end = 0;
+    let fits = widths.enumerate().take_while(|(column, (width, _))| {
+        end += width;
+        let fits = *column == 0 || end <= usize::from(room);
+        end += usize::from(SPACING);
+        fits
+    });
+    let constraint = |(_, (width, rest))| match rest {
+        true => Constraint::Fill(1),
+        false => Constraint::Length(width as u16),
+    };
+    fits.map(constraint).collect()
+}
+
 /// Below a blank line. With a selected row, so that it can be seen.
 fn draw_table(frame: &mut Frame<'_>, area: Rect, table: &Table, selected: Option<usize>) {
     let [_, area] = rows(area, [1, u16::MAX]);
@@ -121,8 +157,12 @@ fn draw_table(frame: &mut Frame<'_>, area: Rect, table: &Table, selected: Option
             false => text.right_aligned(),
         }
     };
+    let widths = fitting(table, area.width);
     let row = |cells: &mut dyn Iterator<Item = &str>| {
-        let cells = cells.enumerate().map(|(column, text)| cell(column, text));
+        let cells = cells
+            .take(widths.len())
+            .enumerate()
+            .map(|(column, text)| cell(column, text));
         ratatui::widgets::Row::new(cells.collect::<Vec<_>>())
     };
     let heading = row(&mut table.heading.iter().copied());
@@ -130,16 +170,9 @@ fn draw_table(frame: &mut Frame<'_>, area: Rect, table: &Table, selected: Option
         let row = row(&mut line.cells.iter().map(String::as_str));
         row.style(style_of(line.tone))
     });
-    let last = table.heading.len() - 1;
-    let widths = table.widths().into_iter().enumerate();
-    let widths = widths.map(|(column, width)| match table.left.contains(&column) {
-        true if column == last => Constraint::Fill(1),
-        true => Constraint::Length(width.min(MAX_TEXT) as u16),
-        false => Constraint::Length(width as u16),
-    });
-    let shown = ratatui::widgets::Table::new(body, widths)
+    let shown = ratatui::widgets::Table::new(body, &widths)
         .header(heading.style(Modifier::BOLD))
-        .column_spacing(2)
+        .column_spacing(SPACING)
         .row_highlight_style(Modifier::REVERSED);
     let mut state = TableState::new().with_selected(selected);
     frame.render_stateful_widget(shown, area, &mut state);
@@ -235,6 +268,28 @@ WORKER  POOL    PID  STATE    UPTIME  RESTARTS  PENDING
         assert_eq!(lines[15..23].first().map(String::as_str), Some("line 93"));
         assert_eq!(lines[22], "line 100");
         assert_eq!(lines[23], KEYS);
+    }
+
+    #[test]
+    fn a_column_that_has_no_room_is_left_out_so_that_no_figure_is_cut() {
+        let mut big = example();
+        big.workers[0].pid = Some(4_194_304);
+        let mut app = App::new();
+        app.take(Update::Snapshot(Box::new(big)));
+        let wide = lines(&drawn(&app, 120, 30));
+        for width in 6..120 {
+            let narrow = lines(&drawn(&app, width, 30));
+            for (narrow, wide) in narrow[4..13].iter().zip(&wide[4..13]) {
+                let cells = narrow.split_whitespace().zip(wide.split_whitespace());
+                for (shown, whole) in cells.filter(|(_, whole)| whole.starts_with(char::is_numeric))
+                {
+                    assert_eq!(shown, whole, "{width} columns: {narrow}");
+                }
+            }
+        }
+        let narrow = lines(&drawn(&app, 40, 30));
+        assert_eq!(narrow[5], "POOL    READY  PENDING  QUEUED  SESSIONS");
+        assert_eq!(narrow[10], "     0  tools   4194304  ready     1m04s");
     }
 
     #[test]

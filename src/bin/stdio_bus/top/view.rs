@@ -1,7 +1,7 @@
 //! From what a bus tells to what is seen of it: text in rows, with rates, and
 //! whether it is as it should be.
 
-use super::format::{bytes, clean, duration, micros, rate};
+use super::format::{bytes, clean, duration, micros, rate, width};
 use super::snapshot::{Pool, Snapshot, Stats, Worker};
 
 /// How something is.
@@ -32,7 +32,7 @@ impl Table {
     pub(super) fn widths(&self) -> Vec<usize> {
         let widest = |(column, heading): (usize, &&str)| {
             let cells = self.rows.iter().filter_map(|row| row.cells.get(column));
-            let widths = cells.map(|cell| cell.chars().count());
+            let widths = cells.map(|cell| width(cell));
             widths.max().unwrap_or(0).max(heading.len())
         };
         self.heading.iter().enumerate().map(widest).collect()
