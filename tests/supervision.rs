@@ -16,7 +16,7 @@ use common::{
     threads_named, wait_until, zoo_config, zoo_pool,
 };
 use serde_json::{Value, json};
-use stdiobus::{ErrorCode, ListenMode, StdioBus};
+use stdiobus::{ErrorCode, ListenMode, PoolConfig, StdioBus};
 
 const UNIX: &[&str] = &["--unix", "{dir}/bus.sock"];
 
@@ -136,6 +136,50 @@ fn a_worker_that_exits_by_itself_ends_its_requests_and_is_back() {
             );
             assert_eq!(bus.request("echo", json!(1)).await.unwrap(), 1);
         }
+        bus.stop().await.unwrap();
+    });
+}
+
+/// Reads no more once it was asked for `last`, and answers that when the fifo is written to.
+const LEAVING: &str = r#"
+while read line; do
+    id=$(echo "$line" | sed 's/.*"id":\([0-9]*\).*/\1/')
+    case "$line" in *'"last"'*) exec <&-; read go <"$FIFO" ;; esac
+    echo "{\"jsonrpc\":\"2.0\",\"id\":$id,\"result\":0}"
+done
+"#;
+
+#[test]
+fn what_a_leaving_worker_still_answers_comes_before_what_was_asked_later_in_its_session() {
+    alone_async(|| async {
+        let dir = TempDir::new();
+        let fifo = dir.path("fifo");
+        let made = Command::new("mkfifo").arg(&fifo).status().unwrap();
+        assert!(made.success());
+        let pool = PoolConfig::new("sh", "sh").args(["-c", LEAVING]);
+        let bus = StdioBus::builder()
+            .pool(pool.instances(2).env("FIFO", &fifo))
+            .listen(ListenMode::unix(dir.path("bus.sock")))
+            .build()
+            .unwrap();
+        bus.start().await.unwrap();
+        let mut client = Client::unix(dir.path("bus.sock"));
+        let ask = |client: &mut Client, id: u64, session: &str, method: &str| {
+            let ask = json!({"id": id, "sessionId": session, "method": method});
+            client.send(&ask.to_string());
+        };
+        ask(&mut client, 1, "a", "last");
+        let deadline = Instant::now() + BOUND;
+        while bus.pools().await.unwrap()[0].ready != 1 {
+            assert!(Instant::now() < deadline, "both still take messages");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        ask(&mut client, 2, "a", "next");
+        ask(&mut client, 3, "b", "next");
+        assert_eq!(client.receive_json()["id"], 3, "another session goes on");
+        fs::write(&fifo, "go\n").unwrap();
+        assert_eq!(client.receive_json()["id"], 1);
+        assert_eq!(client.receive_json()["id"], 2);
         bus.stop().await.unwrap();
     });
 }

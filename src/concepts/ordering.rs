@@ -41,6 +41,8 @@
 //! - A notification overtakes requests that wait for room in the
 //!   [budget](super::backpressure): it must, since it may be the one that cancels
 //!   what fills it.
+//! - Where a reload changes a pool, its old workers still answer what they have
+//!   while the new ones take what comes, also of the same session.
 //! - Requests that were queued while no worker of the pool was ready keep their
 //!   order among themselves.
 //! - Handlers of [`on_request`], and calls of [`register_worker`], run at the same

@@ -206,6 +206,13 @@ static sb_worker *emptiest_worker(const sb_pool *pool, bool made)
     return best;
 }
 
+/* Whether a worker that takes nothing more and has not ended yet is still to answer something of the session. */
+static bool owes_answers(const stdio_bus_t *bus, const sb_worker *worker, uint32_t session)
+{
+    bool leaves = worker->ladder != SB_LADDER_NONE && !worker->retiring;
+    return leaves && sb_router_session_at(&bus->ctx.router, session)->requests != SB_NONE;
+}
+
 /* The worker for a message: the session's, if it has one that takes messages, else the pool's choice. NULL: none. */
 static sb_worker *find_worker(stdio_bus_t *bus, sb_pool *pool, uint32_t session, sb_meaning meaning)
 {
@@ -214,6 +221,8 @@ static sb_worker *find_worker(stdio_bus_t *bus, sb_pool *pool, uint32_t session,
     if (worker != NULL && sb_worker_takes(worker)) return worker;
     /* Nobody else knows it. */
     if (worker != NULL && sb_router_session_at(&bus->ctx.router, session)->created) return NULL;
+    /* What comes of before comes before what is said now. */
+    if (worker != NULL && owes_answers(bus, worker, session)) return NULL;
     if (meaning == SB_MEANS_NEW_SESSION || meaning == SB_MEANS_LOAD_SESSION) {
         worker = emptiest_worker(pool, true);
     } else if (session != SB_NONE && sb_router_session_at(&bus->ctx.router, session)->own) {
