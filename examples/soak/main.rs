@@ -9,9 +9,10 @@
 //! workers are killed, stopped and replaced meanwhile. A checker knows each request and how it ended,
 //! and a witness hears from the workers what reached them.
 //!
-//! At the end of each interval everything comes to rest: nothing may be pending then, and descriptors,
-//! threads and processes have to be as many as the first time. The same seed is the same plan, whose
-//! digest is printed; what meets what in it is up to the scheduler, so a run is repeated, not replayed.
+//! At the end of each interval (10 seconds unless set, at most 30) everything comes to rest: nothing may
+//! be pending then, and descriptors, threads and processes have to be as many as the first time. The
+//! same seed is the same plan, whose digest is printed; what meets what in it is up to the scheduler, so
+//! a run is repeated, not replayed.
 //!
 //! The exit status is 1 where anything was lost, duplicated, misdelivered, out of order, without a
 //! reason, or left behind.
@@ -50,6 +51,10 @@ use witness::Witness;
 
 type Error = Box<dyn std::error::Error>;
 
+/// The longest interval, in seconds: sessions are of one, and the buses forget those that are unused for
+/// twice as long.
+const LONGEST: u64 = 30;
+
 /// What the command line says.
 struct Args {
     seed: u64,
@@ -72,7 +77,7 @@ impl Args {
                 "--seed" => parsed.seed = number,
                 "--minutes" => parsed.time = Duration::from_secs(number * 60),
                 "--seconds" => parsed.time = Duration::from_secs(number),
-                "--interval" => parsed.interval = Duration::from_secs(number.max(1)),
+                "--interval" => parsed.interval = Duration::from_secs(number.clamp(1, LONGEST)),
                 _ => return Err(format!("{name} is no option").into()),
             }
         }

@@ -13,9 +13,9 @@ use crate::plan::Pool;
 use crate::program::Program;
 use crate::witness::Witness;
 
-/// How long a bus may take to come to rest: the last worker that was killed is back, and the last pool
-/// that was replaced has drained, which takes 10 seconds at most.
-const BOUND: Duration = Duration::from_secs(30);
+/// How long a bus may take to come to rest: a worker that has died again and again is started 30 seconds
+/// later at most, and a pool that was replaced has drained after 10. Twice that, for slow machines.
+const BOUND: Duration = Duration::from_secs(60);
 
 /// The figures of one process at each quiet moment.
 pub struct Levels {

@@ -54,6 +54,8 @@ impl Setup {
             .max_output_queue(4 << 20)
             // As many as the plan kills.
             .max_restarts(1_000_000)
+            // Longer than an interval: no session is forgotten while it is used.
+            .session_idle_sec(60)
             .drain_timeout_sec(10);
         let config = BusConfig::new().limits(limits);
         Pool::ALL.into_iter().fold(config, |config, pool| {
