@@ -139,6 +139,19 @@ fn a_megabyte_comes_back_through_every_client() {
 }
 
 #[test]
+fn a_load_that_keeps_its_thread_busy_does_not_stretch_the_time() {
+    alone(|| {
+        // Each answer takes long to read, and another one is always there.
+        let args = ["--inflight", "4", "--size", "2000000", "--timeout", "30"];
+        let lines = run(&[&["bench", "--json", "--secs", "2"], &args[..]].concat());
+        let row: Value = serde_json::from_slice(&lines.stdout).expect("JSON");
+        assert_complete(&row);
+        // Unless the clock is looked at, it is about a minute.
+        assert!(number(&row, "secs") < 10.0, "{row}");
+    });
+}
+
+#[test]
 fn an_idle_bus_and_a_life_have_figures_of_their_own() {
     alone(|| {
         let idle = row(&["--scenario", "idle"]);
@@ -343,7 +356,8 @@ fn requests_that_fail_are_counted_and_make_it_fail() {
             r#"6,99999999s/"method":"echo"/"error":{"code":-1,"message":"no"}/"#,
         ]);
         for client in ["async", "blocking", "unix"] {
-            let args = ["--config", &config, "--client", client, "--inflight", "2"];
+            // More than a worker answers, so that each leaves some behind.
+            let args = ["--config", &config, "--client", client, "--inflight", "64"];
             let output = bench(&args);
             let (table, errors) = (text(&output.stdout), text(&output.stderr));
             assert_eq!(output.status.code(), Some(1), "{table}{errors}");

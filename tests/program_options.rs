@@ -396,6 +396,8 @@ fn completions_are_scripts_that_the_shells_take() {
         for word in ["config-fd", "token-file", "check", "completions"] {
             assert!(script.contains(word), "{shell}: {word}");
         }
+        // What nobody types isn't offered.
+        assert!(!text(&output.stdout).contains("bench-worker"), "{shell}");
         let path = dir.path(shell);
         fs::write(&path, script).expect("written");
         // The other two have no option for it.

@@ -59,9 +59,6 @@ pub(crate) enum Command {
     Top(TopArgs),
     /// Measure how fast a bus answers: latency, rate, CPU time and memory
     Bench(Box<BenchArgs>),
-    /// The echo worker of bench
-    #[command(name = crate::bench::WORKER, hide = true)]
-    BenchWorker,
     #[command(flatten)]
     Agents(AgentCommand),
     /// Print a script that completes this command line

@@ -27,6 +27,13 @@ use clap::{CommandFactory, Parser};
 use args::{Cli, Command};
 
 fn main() -> ExitCode {
+    // Nobody types it, so it is no command: those are completed, hidden ones too.
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|first| first == bench::WORKER)
+    {
+        return bench::worker::run();
+    }
     let cli = match Cli::try_parse_from(agents::registry_behind(std::env::args_os())) {
         Ok(cli) => cli,
         Err(error) => {
@@ -45,7 +52,6 @@ fn main() -> ExitCode {
         Some(Command::Check(args)) => check::run(&args),
         Some(Command::Call(args)) => call::run(&args),
         Some(Command::Bench(args)) => bench::run(&args),
-        Some(Command::BenchWorker) => bench::worker::run(),
         Some(Command::Run(args)) => run::run(&args),
         #[cfg(feature = "top")]
         Some(Command::Top(args)) => top::run(&args),

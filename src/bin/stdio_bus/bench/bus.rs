@@ -96,7 +96,8 @@ impl Bus {
             }
             (Way::Async, Some(bus)) => {
                 let bus = bus.clone();
-                tokio::spawn(async move { tasks::run(&bus, &load).await })
+                // What keeps its tasks busy must not hold up the clock, which is here.
+                task::spawn_blocking(move || tasks::run(&bus, &load))
             }
             (Way::Async, None) => return Err("there is no bus".into()),
         })

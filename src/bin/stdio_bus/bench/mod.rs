@@ -27,7 +27,7 @@ use report::Row;
 
 use crate::signals::{Signal, Signals};
 
-/// The hidden command that is the echo worker.
+/// The argument that makes this program the echo worker.
 pub(crate) const WORKER: &str = "bench-worker";
 
 pub(crate) fn run(args: &BenchArgs) -> ExitCode {

@@ -9,7 +9,14 @@ use tokio::task::{JoinSet, yield_now};
 
 use super::load::Load;
 
-pub(super) async fn run(bus: &StdioBus, load: &Arc<Load>) {
+pub(super) fn run(bus: &StdioBus, load: &Arc<Load>) {
+    match crate::runtime() {
+        Ok(runtime) => runtime.block_on(ask_all(bus, load)),
+        Err(why) => load.failed(why),
+    }
+}
+
+async fn ask_all(bus: &StdioBus, load: &Arc<Load>) {
     let mut tasks = JoinSet::new();
     for _ in 0..load.inflight {
         tasks.spawn(ask(bus.clone(), Arc::clone(load)));
