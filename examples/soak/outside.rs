@@ -51,6 +51,8 @@ struct Waiting {
     next: u64,
     /// Given up in the protocol's words: its answer may be on its way, or never come.
     cancelled: bool,
+    /// A turn that is to end: the agent answers it all the same, or the bus, where it had not begun.
+    to_end: bool,
 }
 
 /// One connection.
@@ -201,6 +203,7 @@ impl Client {
             sent,
             next: 0,
             cancelled: false,
+            to_end: false,
         };
         self.waiting.insert(id, waiting);
         self.send(message).await?;
@@ -222,7 +225,9 @@ impl Client {
         }
         match self.me.place.pool {
             Pool::Acp if is_turn && id % 2 == 0 => {
-                // The agent answers it all the same.
+                if let Some(waiting) = self.waiting.get_mut(&id) {
+                    waiting.to_end = true;
+                }
                 let params = json!({"sessionId": self.sessions[session].name});
                 self.send(json!({"method": "session/cancel", "params": params}))
                     .await

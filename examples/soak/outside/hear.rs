@@ -97,6 +97,9 @@ impl Client {
             }
             return self.me.ledger.ends(sent, End::Failed(failure));
         }
+        if waiting.to_end && *result == json!({"stopReason": "cancelled"}) {
+            return self.me.ledger.ends(sent, End::GivenUp);
+        }
         if sent.work.is_prompt() && !self.advance(waiting) {
             let ended = &self.ended;
             let text = format!("{}: {sent:?} is answered after {ended:?}", self.who());
