@@ -274,6 +274,9 @@ void sb_dispatch_decline_held(stdio_bus_t *bus, sb_peer *client);
 /* A client is gone: what it asked is given up. */
 void sb_dispatch_give_up_asked(stdio_bus_t *bus, sb_peer *client);
 
+/* The same, but the client, which is still there, is told of each. */
+void sb_dispatch_fail_asked(stdio_bus_t *bus, sb_peer *client, const sb_error *error);
+
 /* ---- deliver.c: to clients and the host ------------------------------------------ */
 
 typedef struct {

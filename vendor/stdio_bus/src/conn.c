@@ -36,7 +36,7 @@ void sb_conn_free(sb_conn *conn)
 static void close_if_done(sb_conn *conn)
 {
     if (conn->sink.outbox.bytes > 0) return;
-    if (conn->closing || (conn->eof && conn->peer.asked == 0)) sb_conn_close(conn, "closed");
+    if (conn->closing || (conn->eof && conn->peer.asked == 0)) sb_conn_close(conn, conn->overdue ? "timeout" : "closed");
 }
 
 static uint64_t earliest(const sb_conn *conn)
@@ -53,10 +53,24 @@ static void arm(sb_conn *conn)
     sb_timer_set(&conn->ctx->loop.timers, &conn->timer, due);
 }
 
+/* It is closed once it has heard that. */
+static void tell_overdue(sb_conn *conn)
+{
+    conn->overdue = true;
+    conn->eof_due = UINT64_MAX;
+    conn->ctx->hooks.client_overdue(conn->ctx, conn);
+    if (conn->closed) return;
+    arm(conn);
+    sb_sink_touch(conn->ctx, &conn->sink);
+}
+
 static void on_timer(sb_timer *timer)
 {
     sb_conn *conn = SB_CONTAINER(timer, sb_conn, timer);
-    if (earliest(conn) <= conn->ctx->loop.now) {
+    uint64_t now = conn->ctx->loop.now;
+    if (conn->eof_due <= now && now < conn->stall_due) {
+        tell_overdue(conn);
+    } else if (earliest(conn) <= now) {
         sb_conn_close(conn, "timeout");
     } else {
         arm(conn);

@@ -28,6 +28,7 @@ struct sb_conn {
     bool pair;   /* descriptors that were handed over, not accepted */
     bool greeted; /* its first frame has been judged */
     bool eof;    /* it has closed its sending side */
+    bool overdue; /* and waited for its last answers as long as it may */
     bool leaves_at_eof; /* it speaks MCP or ACP, where that says that it is gone */
     bool closing; /* to be closed once its outbox is flushed */
     bool closed;

@@ -35,6 +35,7 @@ typedef struct {
     void (*client_frame)(sb_ctx *ctx, sb_conn *conn, sb_span frame);
     void (*client_oversize)(sb_ctx *ctx, sb_conn *conn, sb_span beginning);
     void (*client_eof)(sb_ctx *ctx, sb_conn *conn); /* it sends nothing more, but still reads */
+    void (*client_overdue)(sb_ctx *ctx, sb_conn *conn); /* it has waited for its last answers as long as it may */
     void (*client_closed)(sb_ctx *ctx, sb_conn *conn, const char *reason);
     void (*client_accepted)(sb_ctx *ctx, sb_listener *listener, int fd, const char *peer);
 } sb_hooks;

@@ -91,6 +91,22 @@ void sb_dispatch_decline_answered(stdio_bus_t *bus, sb_peer *client, sb_span id)
     if (entry != SB_NONE && !sb_router_request(&bus->ctx.router, entry)->given_up) sb_dispatch_decline_asked(bus, entry);
 }
 
+void sb_dispatch_fail_asked(stdio_bus_t *bus, sb_peer *client, const sb_error *error)
+{
+    sb_router *router = &bus->ctx.router;
+    uint32_t entry;
+    while ((entry = sb_router_first(router, client, SB_DOWN)) != SB_NONE) {
+        /* Its worker may still answer, so it is given up and not ended, which forgets the client's id. */
+        sb_span id = sb_text_span(&sb_router_request(router, entry)->id);
+        sb_buf copy = {0};
+        bool ok = sb_buf_append(&copy, id.ptr, id.len);
+        sb_span original = {copy.data, copy.len};
+        sb_dispatch_give_up(bus, entry);
+        if (ok) sb_deliver_error(bus, client, original, error, -1, 0);
+        sb_buf_free(&copy);
+    }
+}
+
 void sb_dispatch_give_up_asked(stdio_bus_t *bus, sb_peer *client)
 {
     uint32_t entry;

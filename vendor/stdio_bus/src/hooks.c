@@ -54,6 +54,13 @@ static void client_eof(sb_ctx *ctx, sb_conn *conn)
     sb_dispatch_decline_held(sb_bus_of(ctx), &conn->peer);
 }
 
+static void client_overdue(sb_ctx *ctx, sb_conn *conn)
+{
+    sb_error error = sb_error_of(SB_RPC_SHUTTING_DOWN, "drain_timeout",
+                                 "No answer within drain_timeout_sec after the end of the client's input");
+    sb_dispatch_fail_asked(sb_bus_of(ctx), &conn->peer, &error);
+}
+
 static void client_accepted(sb_ctx *ctx, sb_listener *listener, int fd, const char *peer)
 {
     sb_clients_accept(sb_bus_of(ctx), listener, fd, peer);
@@ -74,6 +81,7 @@ const sb_hooks sb_bus_hooks = {
     .client_frame = client_frame,
     .client_oversize = client_oversize,
     .client_eof = client_eof,
+    .client_overdue = client_overdue,
     .client_closed = sb_clients_closed,
     .client_accepted = client_accepted,
 };

@@ -42,6 +42,9 @@ static void a_half_closed_client_is_closed_after_the_drain_timeout(void)
         worker_reads(bus, to_worker);
         began = now_ms();
         CHECK(shutdown(fd, SHUT_WR) == 0);
+        CHECK_STR(hears(bus, fd, SIZE_MAX),
+                  "{\"jsonrpc\":\"2.0\",\"id\":1,\"error\":{\"code\":-32013,\"message\":\"No answer within drain_timeout_sec after "
+                  "the end of the client's input\",\"data\":{\"source\":\"stdio_bus\",\"reason\":\"drain_timeout\"}}}\n");
         STEP_UNTIL(bus, disconnects == 1);
         CHECK(now_ms() - began >= 990 && now_ms() - began < 3000);
         CHECK_STR(reason, "timeout");
