@@ -68,7 +68,7 @@ static void on_timer(sb_timer *timer)
 {
     sb_conn *conn = SB_CONTAINER(timer, sb_conn, timer);
     uint64_t now = conn->ctx->loop.now;
-    if (conn->eof_due <= now && now < conn->stall_due) {
+    if (conn->eof_due <= now && now < conn->stall_due && conn->peer.asked > 0) {
         tell_overdue(conn);
     } else if (earliest(conn) <= now) {
         sb_conn_close(conn, "timeout");
